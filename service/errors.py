@@ -1,0 +1,103 @@
+"""What can go wrong, by meaning. The gRPC status of each is in one table, in `interceptors.py`.
+
+FoveaError
+├── RequestError                 the caller's, for this request, image, item or query
+│   ├── InvalidRequest           it can never be answered as it is
+│   │   └── InvalidImage         the bytes or pixels of one image
+│   ├── NotFound
+│   │   ├── ModelNotFound        lists the models there are
+│   │   ├── CollectionNotFound   lists the collections there are
+│   │   └── ItemNotFound
+│   ├── CollectionExists
+│   ├── VectorMismatch           another dimension or fingerprint than the collection's
+│   ├── Overloaded               refused at the door; says when to come back
+│   ├── DeadlineExpired          nobody waits for the answer any more
+│   ├── Unavailable              loading or draining
+│   └── InferenceFailed          this batch's run failed in the model runtime
+└── StartError                   the server can't start
+    ├── ConfigError
+    ├── ManifestError            a model package that can't be trusted
+    ├── ProviderUnavailable      an execution provider that isn't really there
+    └── IndexUnusable            the retrieval index's folder can't be used
+        └── IndexLocked          another process writes to it
+"""
+
+
+class FoveaError(Exception):
+    """Any error of the service's own."""
+
+
+class RequestError(FoveaError):
+    """What a caller is told about a request, or about one part of it."""
+
+
+class InvalidRequest(RequestError):
+    """The request can never be answered as it is."""
+
+
+class InvalidImage(InvalidRequest):
+    """One image can't be used; its neighbours are answered."""
+
+
+class NotFound(RequestError):
+    """The request names something that isn't there."""
+
+
+class ModelNotFound(NotFound):
+    """No such model or version is loaded."""
+
+
+class CollectionNotFound(NotFound):
+    """No such collection."""
+
+
+class ItemNotFound(NotFound):
+    """No such item in the collection."""
+
+
+class CollectionExists(RequestError):
+    """The collection's name is taken."""
+
+
+class VectorMismatch(RequestError):
+    """A vector of another dimension, or made by another model, than the collection's."""
+
+
+class Overloaded(RequestError):
+    """Refused before any work was done."""
+
+
+class DeadlineExpired(RequestError):
+    """The deadline passed; the work that was left is not done."""
+
+
+class Unavailable(RequestError):
+    """The server is loading or draining."""
+
+
+class InferenceFailed(RequestError):
+    """The model runtime failed on the batch that this image was in."""
+
+
+class StartError(FoveaError):
+    """The server can't start, or can't load a model, as configured."""
+
+
+class ConfigError(StartError):
+    """A setting has a value that can't be used."""
+
+
+class ManifestError(StartError):
+    """A model package is broken, incomplete or of another schema version."""
+
+
+class ProviderUnavailable(StartError):
+    """The requested execution provider isn't active."""
+
+
+class IndexUnusable(StartError):
+    """The retrieval index's folder can't be used."""
+
+
+class IndexLocked(IndexUnusable):
+    """Another process writes to the retrieval index's folder."""
