@@ -77,7 +77,7 @@ def decode_picture(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.I
             f"not an image, or its header is broken, cut short or gives zero pixels: {len(data):,} bytes "
             f"that start with {data[:8]!r}; expected one of {', '.join(FORMATS)}"
         ) from None
-    except Exception as error:  # noqa: BLE001 - a broken file makes Pillow's plugins raise anything
+    except Exception as error:  # a broken file makes Pillow's plugins raise anything
         raise InvalidImage(f"the image is broken or cut short: {_reason(error)}") from error
     with picture:
         _check_size(*picture.size, limits)
@@ -86,7 +86,7 @@ def decode_picture(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.I
             return _oriented(_to_rgb(picture), picture)
         except InvalidImage:
             raise
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # as above
             raise InvalidImage(
                 f"the {picture.format} image is broken or cut short: {_reason(error)}"
             ) from error
@@ -113,9 +113,7 @@ def from_raw(data: bytes, height: int, width: int, limits: ImageLimits = DEFAULT
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
-        raise InvalidImage(
-            f"the image is {width} × {height} pixels (width × height); expected at least 1 × 1"
-        )
+        raise InvalidImage(f"the image is {width} × {height} pixels; expected at least 1 × 1")
     if width * height > limits.max_pixels:
         raise InvalidImage(
             f"the image is {width} × {height} = {width * height:,} pixels; "
