@@ -1,0 +1,53 @@
+"""What can go wrong in training and export, by meaning. The command line prints the message, exits with 1.
+
+TrainingError
+├── UnknownArchitecture    lists the supported ones
+├── DataError              the folder of images can't be trained on
+│   └── BrokenImages       lists each file and why
+├── SettingError           an option's value, or two options together, can't be used
+├── WeightsError           a file of weights is unreadable or belongs to another network
+├── TrainingDiverged       the loss is no longer a number
+├── RunError               a run's folder is missing or incomplete
+└── ExportError            no package was published
+    └── ParityError        ONNX Runtime doesn't agree with PyTorch
+"""
+
+
+class TrainingError(Exception):
+    """Any error of training's own."""
+
+
+class UnknownArchitecture(TrainingError):
+    """No architecture of that name."""
+
+
+class DataError(TrainingError):
+    """The images can't be trained on as they are."""
+
+
+class BrokenImages(DataError):
+    """Some files aren't images that can be decoded."""
+
+
+class SettingError(TrainingError):
+    """An option has a value that can't be used."""
+
+
+class WeightsError(TrainingError):
+    """A file of weights can't be read, or belongs to another network."""
+
+
+class TrainingDiverged(TrainingError):
+    """The loss became infinite or not a number."""
+
+
+class RunError(TrainingError):
+    """A run's folder is missing or incomplete."""
+
+
+class ExportError(TrainingError):
+    """The model package could not be made; nothing was published."""
+
+
+class ParityError(ExportError):
+    """The exported graph doesn't compute what the network computes."""

@@ -1,0 +1,118 @@
+"""Files of weights, ours or published ones, and how they fit a network."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.errors import WeightsError
+from training.models import Classifier
+
+# Where training scripts put the state dict inside what they save.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+_LISTED = 8
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, in the names used here.
+
+    Taken off: a wrapper such as {'state_dict': …} or {'model': …}, and the prefix 'module.' of
+    DataParallel. A head called `linear` becomes `fc`.
+
+    Raises:
+        WeightsError: the file can't be read, or holds something else than tensors by name.
+    """
+    content = load(path)
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f"{path}: holds {type(content).__name__}; expected a state dict, names to tensors")
+    strangers = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise WeightsError(
+            f"{path}: {strangers[0]!r} is {type(content[strangers[0]]).__name__}; expected a state dict, "
+            f"names to tensors, perhaps inside one of {', '.join(map(repr, _WRAPPERS))}"
+        )
+    return {_our_name(str(name)): value for name, value in content.items()}
+
+
+def load(path: Path) -> Any:
+    """torch.load onto the CPU, of tensors and plain values only: code in the file isn't run.
+
+    Raises:
+        WeightsError: the file can't be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{path}: not a file of weights, or one that holds more than tensors and plain values "
+            f"(torch.load with weights_only=True refused it): {reason}"
+        ) from error
+
+
+def load_weights(
+    model: Classifier, weights: dict[str, Tensor], source: str, adapt_head: bool = False
+) -> bool:
+    """Put weights into a network.
+
+    Args:
+        model: changed in place.
+        weights: as `read_weights` gives them.
+        source: what to call them in an error.
+        adapt_head: keep the network's own random head where its number of classes differs.
+
+    Returns:
+        Whether the head was taken too.
+
+    Raises:
+        WeightsError: lists missing, unexpected and wrongly shaped names.
+    """
+    expected = model.state_dict()
+    given = dict(weights)
+    head_rows = given["fc.weight"].shape[0] if "fc.weight" in given and given["fc.weight"].ndim else None
+    head_fits = head_rows == model.fc.out_features
+    if adapt_head and not head_fits:
+        given |= {name: expected[name] for name in ("fc.weight", "fc.bias")}
+    # Files from before PyTorch 0.4.1 don't count batches, and nothing here needs the count.
+    counters = {name for name in expected if name.endswith(".num_batches_tracked")}
+    missing = sorted(expected.keys() - given.keys() - counters)
+    unexpected = sorted(given.keys() - expected.keys())
+    shapes = [
+        f"{name} is {_shape(given[name])}, expected {_shape(expected[name])}"
+        for name in expected
+        if name in given and given[name].shape != expected[name].shape
+    ]
+    if missing or unexpected or shapes:
+        lines = [f"{source}: these weights belong to another network than {type(model).__name__}"]
+        if head_rows is not None and not head_fits and not adapt_head:
+            lines.append(f"  the head has {head_rows} classes; expected {model.fc.out_features}, one a label")
+        lines += [
+            f"  {kind} ({len(names)}): {_listed(names)}"
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+            if names
+        ]
+        raise WeightsError("\n".join(lines))
+    model.load_state_dict(expected | given)
+    return head_fits
+
+
+def _our_name(name: str) -> str:
+    name = name.removeprefix("module.")
+    return f"fc.{name.removeprefix('linear.')}" if name.startswith("linear.") else name
+
+
+def _shape(tensor: Tensor) -> str:
+    return "[" + ", ".join(map(str, tensor.shape)) + "]"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" … and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
