@@ -1,0 +1,163 @@
+"""Around every call: request id, timing, counting, and the one table from errors to gRPC statuses."""
+
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from service.errors import (
+    CollectionExists,
+    DeadlineExpired,
+    InferenceFailed,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RequestError,
+    Unavailable,
+    VectorMismatch,
+)
+from service.metrics import Metrics
+
+STATUS: dict[type[RequestError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    CollectionExists: grpc.StatusCode.ALREADY_EXISTS,
+    VectorMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    InferenceFailed: grpc.StatusCode.INTERNAL,
+}
+REQUEST_ID = "x-request-id"
+_INSTRUMENTED = "/fovea.v1."
+# Under overload there would be thousands a second of these; fovea_shed_total counts them.
+_NOT_LOGGED = (Overloaded, DeadlineExpired)
+
+log = structlog.get_logger()
+Handler = Callable[[Any, Any], Any]
+
+
+def status_of(error: RequestError) -> grpc.StatusCode:
+    """The gRPC status of an error, by the nearest class in `STATUS`."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+@dataclass
+class Call:
+    """The call under way.
+
+    Attributes:
+        method: as /package.service/method.
+        request_id: the caller's, or made here.
+        model: set by the servicer once it is known; a label of the metrics, so never the caller's words.
+    """
+
+    method: str
+    request_id: str
+    model: str = ""
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+class RequestInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the calls of this contract; health and reflection pass untouched."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Wrap the method's handler."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        # An unknown method has no handler; gRPC answers UNIMPLEMENTED.
+        if handler is None or not method.startswith(_INSTRUMENTED):
+            return handler
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **codec)
+        assert handler.stream_stream is not None  # noqa: S101 - the contract has no other kind
+        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), **codec)
+
+    def _unary(self, method: str, behavior: Handler) -> Handler:
+        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            call = _begin(method, context)
+            try:
+                response = await behavior(request, context)
+            except BaseException as error:
+                await self._fail(call, error, context)
+                raise  # only what _fail doesn't turn into a status comes here: cancellation
+            else:
+                self._count(call, grpc.StatusCode.OK)
+                return response
+            finally:
+                self._metrics.request_duration.labels(method, call.model).observe(
+                    time.perf_counter() - started
+                )
+
+        return handle
+
+    def _stream(self, method: str, behavior: Handler) -> Handler:
+        async def handle(
+            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            call = _begin(method, context)
+            try:
+                async for response in behavior(requests, context):
+                    yield response
+            except BaseException as error:
+                await self._fail(call, error, context)
+                raise
+            else:
+                self._count(call, grpc.StatusCode.OK)
+
+        return handle
+
+    async def _fail(
+        self, call: Call, error: BaseException, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> None:
+        if isinstance(error, RequestError):
+            code, message = status_of(error), str(error)
+            if not isinstance(error, _NOT_LOGGED):
+                log.warning("request_failed", method=call.method, code=code.name, error=message)
+        elif isinstance(error, Exception):
+            code = grpc.StatusCode.INTERNAL
+            message = f"an error of the server's own; its log has it under request id {call.request_id}"
+            log.error("request_crashed", method=call.method, exc_info=error)
+        else:
+            remaining = context.time_remaining()
+            expired = remaining is not None and remaining <= 0
+            self._count(call, grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED)
+            return
+        self._count(call, code)
+        await context.abort(code, message)
+
+    def _count(self, call: Call, code: grpc.StatusCode) -> None:
+        self._metrics.requests.labels(call.method, call.model, code.name).inc()
+
+
+def _begin(method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> Call:
+    metadata = dict(context.invocation_metadata() or ())
+    given = str(metadata.get(REQUEST_ID, ""))
+    call = Call(method, given if re.fullmatch(r"[\w.:-]{1,128}", given) else uuid.uuid4().hex)
+    current_call.set(call)
+    structlog.contextvars.bind_contextvars(request_id=call.request_id)
+    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+    return call

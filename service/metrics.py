@@ -1,0 +1,102 @@
+"""Every metric of the server, on a registry that is handed in."""
+
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1,
+    0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """Counters and histograms; label values are bounded: known methods, models, codes and reasons."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "fovea_requests_total",
+            "Calls that ended, by gRPC status.",
+            ["method", "model", "code"],
+            registry=registry,
+        )
+        self.images = Counter(
+            "fovea_images_total", "Images that ended, by status.", ["model", "code"], registry=registry
+        )
+        self.request_duration = Histogram(
+            "fovea_request_duration_seconds",
+            "From a call's arrival to its end; not for streams.",
+            ["method", "model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.decode = self._model_seconds(
+            "fovea_decode_seconds", "Decoding and preprocessing of an image, its wait for a thread included."
+        )
+        self.queue = self._model_seconds(
+            "fovea_queue_seconds", "From an image's arrival in the queue to its batch."
+        )
+        self.inference = self._model_seconds("fovea_inference_seconds", "One run of a batch.")
+        self.search = Histogram(
+            "fovea_search_seconds",
+            "One call of the retrieval engine's search, its wait for a thread included.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "fovea_batch_size", "Images in one run.", ["model"], buckets=_IMAGES, registry=registry
+        )
+        self.queue_depth = Gauge(
+            "fovea_queue_depth", "Images that are decoding or waiting.", ["model"], registry=registry
+        )
+        self.shed = Counter(
+            "fovea_shed_total",
+            "Images that were given up, by reason: full, expired, cancelled.",
+            ["model", "reason"],
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "fovea_model_info",
+            "1 for each loaded model.",
+            ["model", "version", "execution_provider", "precision"],
+            registry=registry,
+        )
+        self.model_load_duration = Gauge(
+            "fovea_model_load_duration_seconds",
+            "Reading, session and warm-up of a model.",
+            ["model"],
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def _model_seconds(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, ["model"], buckets=_SECONDS, registry=self.registry)
+
+
+class MetricsServer:
+    """Serves /metrics over HTTP from a thread of its own."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        """Start listening.
+
+        Raises:
+            OSError: the address can't be listened on.
+        """
+        self._server: WSGIServer
+        self._thread: Thread
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port: int = self._server.server_port
+
+    def stop(self) -> None:
+        """Stop listening and end the thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,222 @@
+"""The model repository: a folder of packages → loaded, warm models with a batcher each."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batching import DynamicBatcher
+from service.config import Config
+from service.errors import ConfigError, InferenceFailed, InvalidRequest, ModelNotFound, Unavailable
+from service.manifest import Manifest, read_manifest
+from service.metrics import Metrics
+from service.preprocess import Preprocessing
+from service.session import ModelSession, Outputs
+
+
+class _Observer:
+    """The batcher's events as this model's metrics."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._depth = metrics.queue_depth.labels(model)
+        self._waited = metrics.queue.labels(model)
+        self._shed = {
+            reason: metrics.shed.labels(model, reason) for reason in ("full", "expired", "cancelled")
+        }
+
+    def depth(self, images: int) -> None:
+        self._depth.set(images)
+
+    def shed(self, reason: str, images: int) -> None:
+        self._shed[reason].inc(images)
+
+    def waited(self, seconds: float) -> None:
+        self._waited.observe(seconds)
+
+
+class Model:
+    """A loaded and warm model.
+
+    Attributes:
+        manifest: what its package says.
+        preprocessing: how an image becomes its input.
+        fingerprint: names the package and the precision; embeddings of another one don't compare.
+        execution_provider, precision: what really runs.
+        max_batch_size: images in one run at most.
+        batcher: takes uint8 [height, width, 3] and gives `Outputs` of one image.
+    """
+
+    def __init__(self, manifest: Manifest, config: Config, metrics: Metrics) -> None:
+        """Load and warm up; takes seconds, so call it from a worker thread.
+
+        Raises:
+            StartError: the package or the execution provider can't be used.
+        """
+        started = time.perf_counter()
+        session = ModelSession(manifest, config.execution_provider, config.intra_op_thread_count)
+        slowest_run_s = session.warm_up(config.max_batch_size)
+        self._session = session
+        self._thread = ThreadPoolExecutor(1, f"inference-{manifest.name}")
+        self._inference = metrics.inference.labels(manifest.name)
+        self._batch_size = metrics.batch_size.labels(manifest.name)
+        self.manifest = manifest
+        self.preprocessing = Preprocessing(
+            manifest.resize_short_side, manifest.input_height, manifest.input_width, manifest.interpolation
+        )
+        self.execution_provider = session.execution_provider
+        self.precision = session.precision
+        self.fingerprint = manifest.fingerprint(session.precision)
+        self.max_batch_size = config.max_batch_size
+        self.batcher: DynamicBatcher[NDArray[np.uint8], Outputs] = DynamicBatcher(
+            self._run,
+            max_batch_size=config.max_batch_size,
+            max_queue_delay_ms=config.max_queue_delay_ms,
+            queue_capacity=config.queue_capacity,
+            expected_run_s=slowest_run_s,
+            observer=_Observer(metrics, manifest.name),
+        )
+        self.load_s = time.perf_counter() - started
+        metrics.model_load_duration.labels(manifest.name).set(self.load_s)
+        metrics.model_info.labels(
+            manifest.name, manifest.version, self.execution_provider, self.precision
+        ).set(1)
+
+    async def _run(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Outputs]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run_blocking, images)
+
+    def _run_blocking(self, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+        batch = np.stack(images)
+        started = time.perf_counter()
+        outputs = self._session.run(batch)
+        self._inference.observe(time.perf_counter() - started)
+        self._batch_size.observe(len(batch))
+        if not (np.isfinite(outputs.logits).all() and np.isfinite(outputs.embedding).all()):
+            raise InferenceFailed("the model gave values that aren't finite")
+        return outputs.split()
+
+    async def close(self) -> None:
+        """Finish what is queued, then end the thread."""
+        await self.batcher.close()
+        self._thread.shutdown()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    name: str
+    folder: Path
+
+
+class ModelRepository:
+    """The models of one server, by name; one version of each."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        """Look which packages there are; `load` loads them.
+
+        Raises:
+            ConfigError: there is nothing to serve, or a model that was named isn't there.
+        """
+        self._config, self._metrics = config, metrics
+        self._wanted = _choose(config)
+        self._models: dict[str, Model] = {}
+        self.default_name = config.default_model
+        names = [wanted.name for wanted in self._wanted]
+        if self.default_name and self.default_name not in names:
+            raise ConfigError(
+                f"default_model is {self.default_name!r}; expected one of those served: {', '.join(names)}"
+            )
+        if not self.default_name and len(names) == 1:
+            self.default_name = names[0]
+
+    @property
+    def names(self) -> list[str]:
+        """The models to serve, loaded or not."""
+        return [wanted.name for wanted in self._wanted]
+
+    @property
+    def models(self) -> list[Model]:
+        """Those that are loaded."""
+        return list(self._models.values())
+
+    async def load(self, name: str) -> Model:
+        """Load one of `names` in a worker thread.
+
+        Raises:
+            StartError: its package or the execution provider can't be used.
+        """
+        folder = next(wanted.folder for wanted in self._wanted if wanted.name == name)
+        model = await asyncio.to_thread(lambda: Model(read_manifest(folder), self._config, self._metrics))
+        model.batcher.start()
+        self._models[name] = model
+        return model
+
+    def get(self, name: str, version: str) -> Model:
+        """The model of that name and version; an empty name is the default model, an empty version any.
+
+        Raises:
+            ModelNotFound: lists those there are.
+            InvalidRequest: no name was given and there is no default.
+            Unavailable: it is still loading.
+        """
+        if not name and not self.default_name:
+            raise InvalidRequest(f"the request names no model, and there is no default; {self._there()}")
+        name = name or self.default_name
+        if name not in self.names:
+            raise ModelNotFound(f"no model {name!r}; {self._there()}")
+        model = self._models.get(name)
+        if model is None:
+            raise Unavailable(f"model {name!r} is loading; try again later")
+        if version and version != model.manifest.version:
+            raise ModelNotFound(f"no version {version!r} of model {name!r}; {self._there()}")
+        return model
+
+    def by_fingerprint(self, fingerprint: str) -> Model | None:
+        """The loaded model that makes vectors of that fingerprint."""
+        return next((model for model in self._models.values() if model.fingerprint == fingerprint), None)
+
+    def _there(self) -> str:
+        models = ", ".join(f"{wanted.name} (version {wanted.folder.name})" for wanted in self._wanted)
+        return f"the models there are: {models}"
+
+    async def close(self) -> None:
+        """Close every model."""
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+
+
+def _choose(config: Config) -> list[_Wanted]:
+    there = find_packages(config.model_repository)
+    if not there:
+        raise ConfigError(
+            f"model_repository {config.model_repository}: no model package there; expected "
+            "<model>/<version>/manifest.json, as `fovea-train export` writes it"
+        )
+    if not config.models:
+        return [_Wanted(name, versions[max(versions)]) for name, versions in sorted(there.items())]
+    chosen: dict[str, _Wanted] = {}
+    for entry in config.models:
+        name, _, version = entry.partition(":")
+        versions = there.get(name)
+        if versions is None:
+            raise ConfigError(f"models names {name!r}; the repository has {', '.join(sorted(there))}")
+        if version and version not in map(str, versions):
+            listed = ", ".join(map(str, sorted(versions)))
+            raise ConfigError(f"models names {entry!r}; the versions of {name!r} are {listed}")
+        if name in chosen:
+            raise ConfigError(f"models names {name!r} twice; expected one version of each model")
+        chosen[name] = _Wanted(name, versions[int(version) if version else max(versions)])
+    return list(chosen.values())
+
+
+def find_packages(repository: Path) -> Mapping[str, Mapping[int, Path]]:
+    """The packages' folders by model and version; other files and folders are passed over."""
+    found: dict[str, dict[int, Path]] = {}
+    for manifest in repository.glob("*/*/manifest.json"):
+        folder = manifest.parent
+        if re.fullmatch(r"[1-9][0-9]{0,8}", folder.name) and not folder.parent.name.startswith("."):
+            found.setdefault(folder.parent.name, {})[int(folder.name)] = folder
+    return found

@@ -1,0 +1,229 @@
+"""Builds, starts and drains the server: the one place that knows everyone."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from fovea.v1 import (
+    classification_pb2,
+    classification_pb2_grpc,
+    embedding_pb2,
+    embedding_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    retrieval_pb2,
+    retrieval_pb2_grpc,
+)
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from service.config import Config
+from service.errors import ConfigError
+from service.gallery import Gallery
+from service.health import Health
+from service.interceptors import RequestInterceptor
+from service.metrics import Metrics, MetricsServer
+from service.pipeline import Pipeline
+from service.repository import ModelRepository
+from service.retrieval.embedded import EmbeddedIndex
+from service.servicers.classification import ClassificationServicer
+from service.servicers.embedding import EmbeddingServicer
+from service.servicers.models import ModelServicer
+from service.servicers.retrieval import RetrievalServicer
+
+T = TypeVar("T")
+log = structlog.get_logger()
+_SERVICES = (
+    classification_pb2.DESCRIPTOR.services_by_name["ClassificationService"].full_name,
+    embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
+    health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+    reflection.SERVICE_NAME,
+)
+
+
+class Server:
+    """One server, from start to stop; `run` is its whole life.
+
+    Attributes:
+        address: host:port of gRPC, once started.
+        metrics_address: host:port of /metrics, once started.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Open the index and look at the model repository; nothing listens yet.
+
+        Raises:
+            StartError: says what can't be used.
+        """
+        self._config = config
+        self._metrics = Metrics(CollectorRegistry())
+        self._repository = ModelRepository(config, self._metrics)
+        self._index = EmbeddedIndex(config.index_path)
+        self._pipeline = Pipeline(self._repository, config, self._metrics)
+        self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
+        self._health = Health(self._repository.names)
+        self._stopping = asyncio.Event()
+        self._lame_duck_s = config.lame_duck_s
+        self.address = ""
+        self.metrics_address = ""
+
+    async def run(self) -> None:
+        """Start, load, serve until SIGTERM or SIGINT, drain, stop.
+
+        Raises:
+            StartError: a port can't be listened on, or a model can't be loaded.
+        """
+        self._listen_to_signals()
+        try:
+            await self._start()
+            try:
+                await self._unless_stopped(self._load())
+                await self._stopping.wait()
+            finally:
+                await self._drain()
+        finally:
+            self._gallery.close()
+
+    # Start.
+
+    async def _start(self) -> None:
+        config = self._config
+        self._metrics_server = _listening(
+            "metrics_port",
+            config.metrics_port,
+            lambda: MetricsServer(self._metrics.registry, config.host, config.metrics_port),
+        )
+        self.metrics_address = f"{config.host}:{self._metrics_server.port}"
+        self._grpc = grpc.aio.server(
+            interceptors=[RequestInterceptor(self._metrics)], options=_grpc_options(config)
+        )
+        self._register()
+        await self._health.start(self._grpc)
+        try:
+            port = _listening(
+                "port", config.port, lambda: self._grpc.add_insecure_port(f"{config.host}:{config.port}")
+            )
+        except ConfigError:
+            self._metrics_server.stop()
+            raise
+        self.address = f"{config.host}:{port}"
+        await self._grpc.start()
+        log.info(
+            "listening",
+            address=self.address,
+            metrics=f"http://{self.metrics_address}/metrics",
+            models=self._repository.names,
+            index=str(config.index_path),
+        )
+
+    def _register(self) -> None:
+        config, server = self._config, self._grpc
+        classification_pb2_grpc.add_ClassificationServiceServicer_to_server(
+            ClassificationServicer(self._pipeline, config, self._metrics), server
+        )
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(
+            EmbeddingServicer(self._pipeline, config, self._metrics), server
+        )
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self._repository), server)
+        retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
+            RetrievalServicer(self._gallery, config), server
+        )
+        reflection.enable_server_reflection(_SERVICES, server)
+
+    async def _load(self) -> None:
+        for name in self._repository.names:
+            model = await self._repository.load(name)
+            await self._health.model_ready(name)
+            log.info(
+                "model_loaded",
+                model=name,
+                version=model.manifest.version,
+                architecture=model.manifest.architecture,
+                execution_provider=model.execution_provider,
+                precision=model.precision,
+                load_s=round(model.load_s, 3),
+            )
+        await self._health.ready()
+        log.info("ready", address=self.address)
+
+    # Stop.
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if number == signal.SIGINT:
+            self._lame_duck_s = 0.0
+        log.info("stopping", signal=number.name)
+        self._stopping.set()
+
+    async def _unless_stopped(self, work: Awaitable[None]) -> None:
+        """Do the work, or leave it when a signal comes."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _drain(self) -> None:
+        """NOT_SERVING → lame duck → refuse new, finish old → batchers → metrics."""
+        started = time.perf_counter()
+        await self._health.draining()
+        if self._stopping.is_set():
+            log.info("draining", lame_duck_s=self._lame_duck_s, timeout_s=self._config.drain_timeout_s)
+            await asyncio.sleep(self._lame_duck_s)
+        await self._grpc.stop(self._config.drain_timeout_s)
+        await self._repository.close()
+        self._pipeline.close()
+        self._metrics_server.stop()
+        log.info("stopped", drain_s=round(time.perf_counter() - started, 3))
+
+
+def _grpc_options(config: Config) -> list[tuple[str, int]]:
+    options = [
+        # Without it a second server on the port would share it silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        # Clients may ping an idle connection every 10 s, to notice a dead one.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    if config.max_connection_age_s:
+        options.append(("grpc.max_connection_age_ms", int(config.max_connection_age_s * 1000)))
+        options.append(("grpc.max_connection_age_grace_ms", int(config.drain_timeout_s * 1000)))
+    return options
+
+
+def _listening(setting: str, port: int, listen: Callable[[], T]) -> T:
+    try:
+        return listen()
+    except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError
+        raise ConfigError(f"{setting} is {port}, which can't be listened on: {error}") from error
+
+
+async def serve(config: Config) -> None:
+    """Run a server until it is told to stop.
+
+    Raises:
+        StartError: says what can't be used.
+    """
+    # Short turns, so that decoding and inference threads give the lock back to the event loop soon.
+    sys.setswitchinterval(0.0005)
+    await Server(config).run()

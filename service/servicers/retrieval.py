@@ -1,0 +1,194 @@
+"""fovea.v1.RetrievalService: proto ↔ plain values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc.aio
+import numpy as np
+from fovea.v1 import model_pb2, retrieval_pb2_grpc
+from fovea.v1 import retrieval_pb2 as pb
+
+from service.config import Config
+from service.errors import InvalidRequest, RequestError
+from service.gallery import Gallery, NewItem, Query, StoredItem
+from service.repository import Model
+from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Metric, Neighbor
+from service.servicers.messages import deadline_of, image_source, name_model, status
+
+_DEFAULT_TOP_K = 10
+_METRICS = {
+    pb.METRIC_UNSPECIFIED: Metric.COSINE,
+    pb.METRIC_COSINE: Metric.COSINE,
+    pb.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
+    pb.METRIC_L2: Metric.L2,
+}
+_METRIC_NUMBERS = {metric: number for number, metric in _METRICS.items() if number}
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
+    """Keeps collections of images and finds the nearest."""
+
+    def __init__(self, gallery: Gallery, config: Config) -> None:
+        self._gallery, self._config = gallery, config
+
+    async def CreateCollection(
+        self, request: pb.CreateCollectionRequest, context: _Context
+    ) -> pb.CreateCollectionResponse:
+        """Make an empty collection."""
+        deadline = deadline_of(context, self._config)
+        if request.metric not in _METRICS:
+            names = ", ".join(pb.Metric.keys()[1:])
+            raise InvalidRequest(f"metric is {request.metric}; expected one of {names}")
+        metric = _METRICS[request.metric]
+        if request.WhichOneof("origin") == "external":
+            external = request.external
+            spec = CollectionSpec(request.collection, external.dimension, metric, external.fingerprint)
+            info = await self._gallery.create(spec, deadline)
+        else:
+            info = await self._gallery.create_for_model(
+                request.collection, metric, request.model.model, request.model.version, deadline
+            )
+        return pb.CreateCollectionResponse(collection=self._collection(info))
+
+    async def GetCollection(
+        self, request: pb.GetCollectionRequest, context: _Context
+    ) -> pb.GetCollectionResponse:
+        """Describe one."""
+        info = await self._gallery.describe(request.collection, deadline_of(context, self._config))
+        return pb.GetCollectionResponse(collection=self._collection(info))
+
+    async def ListCollections(
+        self, request: pb.ListCollectionsRequest, context: _Context
+    ) -> pb.ListCollectionsResponse:
+        """Describe all."""
+        infos = await self._gallery.list_collections(deadline_of(context, self._config))
+        return pb.ListCollectionsResponse(collections=[self._collection(info) for info in infos])
+
+    async def DropCollection(
+        self, request: pb.DropCollectionRequest, context: _Context
+    ) -> pb.DropCollectionResponse:
+        """Remove one and all that is in it."""
+        await self._gallery.drop(request.collection, deadline_of(context, self._config))
+        return pb.DropCollectionResponse()
+
+    async def Upsert(self, request: pb.UpsertRequest, context: _Context) -> pb.UpsertResponse:
+        """Write items."""
+        errors, model = await self._gallery.upsert(
+            request.collection,
+            [_new_item(item) for item in request.items],
+            request.fingerprint,
+            deadline_of(context, self._config),
+        )
+        results = [
+            pb.UpsertResult(id=item.id, error=status(error) if error else None)
+            for item, error in zip(request.items, errors, strict=True)
+        ]
+        return pb.UpsertResponse(results=results, model=_model(model))
+
+    async def Delete(self, request: pb.DeleteRequest, context: _Context) -> pb.DeleteResponse:
+        """Remove items by id."""
+        deadline = deadline_of(context, self._config)
+        return pb.DeleteResponse(
+            deleted=await self._gallery.delete(request.collection, list(request.ids), deadline)
+        )
+
+    async def Get(self, request: pb.GetRequest, context: _Context) -> pb.GetResponse:
+        """Read items by id."""
+        deadline = deadline_of(context, self._config)
+        items = await self._gallery.get(request.collection, list(request.ids), deadline)
+        return pb.GetResponse(
+            items=[
+                pb.Item(
+                    id=item.id,
+                    attributes=_to_proto(item.attributes),
+                    vector=model_pb2.Vector(values=item.vector.tolist()) if request.include_vectors else None,
+                )
+                for item in items
+            ]
+        )
+
+    async def Count(self, request: pb.CountRequest, context: _Context) -> pb.CountResponse:
+        """How many items there are."""
+        deadline = deadline_of(context, self._config)
+        return pb.CountResponse(count=await self._gallery.count(request.collection, deadline))
+
+    async def Search(self, request: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
+        """Find the nearest."""
+        answers, model = await self._gallery.search(
+            request.collection,
+            [_query(query) for query in request.queries],
+            request.top_k or _DEFAULT_TOP_K,
+            request.fingerprint,
+            deadline_of(context, self._config),
+        )
+        return pb.SearchResponse(results=[_result(answer) for answer in answers], model=_model(model))
+
+    def _collection(self, info: CollectionInfo) -> pb.Collection:
+        return pb.Collection(
+            name=info.spec.name,
+            dimension=info.spec.dimension,
+            metric=_METRIC_NUMBERS[info.spec.metric],
+            fingerprint=info.spec.fingerprint,
+            count=info.count,
+            model=_model(self._gallery.model_of(info.spec)),
+        )
+
+
+def _model(model: Model | None) -> model_pb2.ModelVersion | None:
+    return name_model(model) if model else None
+
+
+def _new_item(item: pb.UpsertItem) -> NewItem:
+    source = image_source(item.image) if item.WhichOneof("source") != "vector" else _vector(item.vector)
+    return NewItem(item.id, source, _from_proto(item.attributes))
+
+
+def _query(query: pb.SearchQuery) -> Query:
+    match query.WhichOneof("query"):
+        case "id":
+            return StoredItem(query.id)
+        case "vector":
+            return _vector(query.vector)
+        case _:  # one without a query counts as an empty image
+            return image_source(query.image)
+
+
+def _vector(vector: model_pb2.Vector) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.fromiter(vector.values, np.float32, len(vector.values))
+
+
+def _result(answer: list[Neighbor] | RequestError) -> pb.SearchResult:
+    if isinstance(answer, RequestError):
+        return pb.SearchResult(error=status(answer))
+    neighbors = [
+        pb.Neighbor(id=neighbor.id, score=neighbor.score, attributes=_to_proto(neighbor.attributes))
+        for neighbor in answer
+    ]
+    return pb.SearchResult(neighbors=pb.Neighbors(neighbors=neighbors))
+
+
+def _from_proto(attributes: Mapping[str, pb.AttributeValue]) -> dict[str, AttributeValue]:
+    values: dict[str, AttributeValue] = {}
+    for name, value in attributes.items():
+        kind = value.WhichOneof("kind")
+        if kind is None:
+            raise InvalidRequest(f"attribute {name!r} has no value; expected a string, int, double or bool")
+        values[name] = getattr(value, kind)
+    return values
+
+
+def _to_proto(attributes: Mapping[str, AttributeValue]) -> dict[str, pb.AttributeValue]:
+    return {name: _attribute(value) for name, value in attributes.items()}
+
+
+def _attribute(value: AttributeValue) -> pb.AttributeValue:
+    match value:
+        case bool():  # before int, which a bool also is
+            return pb.AttributeValue(bool_value=value)
+        case int():
+            return pb.AttributeValue(int_value=value)
+        case float():
+            return pb.AttributeValue(double_value=value)
+        case str():
+            return pb.AttributeValue(string_value=value)
