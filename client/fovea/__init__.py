@@ -1,0 +1,70 @@
+"""Client of a Fovea server: classify images, embed them, find similar ones.
+
+`Client` is for threads, `AsyncClient` for asyncio; errors are in `fovea.errors`, also exported here.
+"""
+
+from fovea.aio import AsyncClient
+from fovea.client import Client
+from fovea.errors import (
+    AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FoveaError,
+    Internal,
+    InvalidArgument,
+    InvalidImage,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+from fovea.types import (
+    AttributeValue,
+    Classification,
+    ClassScore,
+    Collection,
+    Embedding,
+    ImageSource,
+    Item,
+    Model,
+    Neighbor,
+    Query,
+    StoredItem,
+    UpsertResult,
+)
+
+__all__ = [
+    "AlreadyExists",
+    "AsyncClient",
+    "AttributeValue",
+    "Cancelled",
+    "ClassScore",
+    "Classification",
+    "Client",
+    "Collection",
+    "DeadlineExceeded",
+    "Embedding",
+    "FailedPrecondition",
+    "FoveaError",
+    "ImageSource",
+    "Internal",
+    "InvalidArgument",
+    "InvalidImage",
+    "Item",
+    "Model",
+    "Neighbor",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "Query",
+    "ResourceExhausted",
+    "StoredItem",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "UpsertResult",
+]

@@ -1,0 +1,127 @@
+"""The bulk stream of `_stream.py`, for asyncio."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+import grpc
+
+from fovea._batches import Batch, Packer
+from fovea._operations import ImageOperation
+from fovea._stream import ENDED_EARLY
+from fovea.errors import FoveaError, Unavailable, from_rpc_error
+from fovea.types import ImageSource
+
+Result = TypeVar("Result")
+Images = Iterable[ImageSource] | AsyncIterable[ImageSource]
+
+
+class _Mark(Enum):
+    END = auto()
+    """The caller's images have ended, or failed."""
+    CALL_DONE = auto()
+    """The call is over, perhaps before its time."""
+
+
+class _Feed:
+    """The sending side, a task of its own."""
+
+    def __init__(self, call: Any, operation: Any, images: Images, window: int, timeout_ms: int) -> None:
+        self.sent: asyncio.Queue[tuple[int, Batch] | _Mark] = asyncio.Queue()
+        self.failure: Exception | None = None
+        self._call = call
+        self._operation = operation
+        self._images = images
+        self._timeout_ms = timeout_ms
+        self._permits = asyncio.Semaphore(window)
+
+    async def run(self) -> None:
+        batches = _batches(self._operation, self._images)
+        number = 0
+        try:
+            while await self._permits.acquire():
+                batch = await anext(batches, None)
+                if batch is None:
+                    break
+                self.sent.put_nowait((number, batch))
+                if batch.messages and not await self._write(number, batch):
+                    return
+                number += 1
+        except Exception as error:  # noqa: BLE001 - of the caller's iterable, raised again where it waits
+            self.failure = error
+        finally:
+            self.sent.put_nowait(_Mark.END)
+            await batches.aclose()
+        if self.failure is None and not self._call.done():
+            await self._call.done_writing()
+
+    async def _write(self, number: int, batch: Batch) -> bool:
+        try:
+            await self._call.write(self._operation.stream_request(number, batch.messages, self._timeout_ms))
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return False  # the receiving side learns why from the call
+        return True
+
+    def call_done(self, _call: object) -> None:
+        """Wake the receiving side, which may be waiting for the caller's next image."""
+        self.sent.put_nowait(_Mark.CALL_DONE)
+
+    def taken(self) -> None:
+        """One batch's results are with the caller: another may be sent."""
+        self._permits.release()
+
+
+async def stream(
+    method: Any,
+    metadata: Any,
+    operation: ImageOperation[Result],
+    images: Images,
+    window: int,
+    timeout_ms: int,
+) -> AsyncGenerator[Result | FoveaError, None]:
+    """As `fovea._stream.stream`; `images` may be an async iterable too."""
+    call = method(metadata=metadata)
+    feed = _Feed(call, operation, images, window, timeout_ms)
+    sending = asyncio.create_task(feed.run())
+    try:
+        call.add_done_callback(feed.call_done)
+        while (entry := await feed.sent.get()) is not _Mark.END:
+            if entry is _Mark.CALL_DONE:
+                await call.read()  # raises why, if it failed
+                raise Unavailable(ENDED_EARLY)
+            number, batch = entry
+            reply = await call.read() if batch.messages else None
+            if reply is grpc.aio.EOF:
+                raise Unavailable(ENDED_EARLY)
+            for result in operation.stream_results(number, batch, reply):
+                yield result
+            feed.taken()
+        if feed.failure is not None:
+            raise feed.failure
+        await call.read()  # as above
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+    finally:
+        sending.cancel()
+        call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _batches(operation: ImageOperation[Result], images: Images) -> AsyncGenerator[Batch, None]:
+    packer = Packer(operation.limits)
+    async for image in _each(images):
+        # In a thread, since it reads files.
+        for batch in packer.add(await asyncio.to_thread(operation.part, image)):
+            yield batch
+    for batch in packer.flush():
+        yield batch
+
+
+async def _each(images: Images) -> AsyncGenerator[ImageSource, None]:
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in images:
+            yield image

@@ -1,0 +1,93 @@
+"""How the client connects: limits, keepalive, and which calls are tried again."""
+
+import json
+
+import grpc
+
+# Calls that do the same when they are done twice. Streams are not: their images are gone.
+_IDEMPOTENT = (
+    ("fovea.v1.ClassificationService", "Classify"),
+    ("fovea.v1.EmbeddingService", "Embed"),
+    ("fovea.v1.ModelService", "ListModels"),
+    ("fovea.v1.ModelService", "GetModel"),
+    ("fovea.v1.RetrievalService", "GetCollection"),
+    ("fovea.v1.RetrievalService", "ListCollections"),
+    ("fovea.v1.RetrievalService", "Upsert"),
+    ("fovea.v1.RetrievalService", "Delete"),
+    ("fovea.v1.RetrievalService", "Get"),
+    ("fovea.v1.RetrievalService", "Count"),
+    ("fovea.v1.RetrievalService", "Search"),
+)
+# gRPC allows 5 attempts.
+MAX_RETRIES = 4
+
+
+def channel_options(max_message_bytes: int, retries: int) -> list[tuple[str, str | int]]:
+    """Options of a gRPC channel.
+
+    Args:
+        max_message_bytes: of one request or reply.
+        retries: how often a safe call is tried again, 0 to 4.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+    if max_message_bytes < 64 * 1024:
+        raise ValueError(f"max_message_bytes is {max_message_bytes}; expected at least 65536")
+    if not 0 <= retries <= MAX_RETRIES:
+        raise ValueError(f"retries is {retries}; expected 0 to {MAX_RETRIES}")
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.service_config", _service_config(retries)),
+        ("grpc.enable_retries", int(retries > 0)),
+        # What gRPC keeps for a second attempt; at its default of 256 KiB photos are tried only once.
+        ("grpc.per_rpc_retry_buffer_size", max_message_bytes + 64 * 1024),
+        # gRPC servers hang up on clients that ping more often than every 5 minutes. The timeout is
+        # also how long sent bytes may stay unacknowledged, which finds a dead peer much sooner.
+        ("grpc.keepalive_time_ms", 330_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # A server that restarts is found again within seconds, not after gRPC's two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+
+
+def _service_config(retries: int) -> str:
+    if retries == 0:
+        return "{}"
+    policy = {
+        "maxAttempts": retries + 1,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        # The server's push-back on an overload counts only where its status is listed here.
+        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+    }
+    names = [{"service": service, "method": method} for service, method in _IDEMPOTENT]
+    return json.dumps(
+        {
+            "methodConfig": [{"name": names, "retryPolicy": policy}],
+            # When about half of all calls fail, trying again stops until it gets better.
+            "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+        }
+    )
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, str | int]]
+) -> grpc.Channel:
+    """A channel for threads."""
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
+
+
+def open_aio_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, str | int]]
+) -> grpc.aio.Channel:
+    """A channel for asyncio."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)

@@ -1,0 +1,113 @@
+"""A bulk stream for threads: requests run a bounded number of messages ahead of the results taken."""
+
+import itertools
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from fovea._batches import Batch
+from fovea._operations import ImageOperation
+from fovea.errors import FoveaError, Unavailable, from_rpc_error
+from fovea.types import ImageSource
+
+Result = TypeVar("Result")
+ENDED_EARLY = "the server ended the stream before all images were answered"
+
+
+class _Mark(Enum):
+    END = auto()
+    """The caller's images have ended, or failed."""
+    CALL_DONE = auto()
+    """The call is over, perhaps before its time."""
+
+
+class _Feed:
+    """The sending side. gRPC takes its requests in a thread of its own."""
+
+    def __init__(self, batches: Iterator[Batch], operation: Any, window: int, timeout_ms: int) -> None:
+        self.sent: queue.SimpleQueue[tuple[int, Batch] | _Mark] = queue.SimpleQueue()
+        self.failure: Exception | None = None
+        self._batches = batches
+        self._operation = operation
+        self._timeout_ms = timeout_ms
+        self._permits = threading.Semaphore(window)
+        self._closed = False
+
+    def requests(self) -> Iterator[Message]:
+        try:
+            for number in itertools.count():
+                self._permits.acquire()
+                batch = None if self._closed else next(self._batches, None)
+                if batch is None or self._closed:
+                    break
+                self.sent.put((number, batch))
+                if batch.messages:
+                    yield self._operation.stream_request(number, batch.messages, self._timeout_ms)
+        except Exception as error:  # noqa: BLE001 - of the caller's iterable, raised again in its thread
+            self.failure = error
+        finally:
+            self.sent.put(_Mark.END)
+
+    def call_done(self) -> None:
+        """Wake the receiving side, which may be waiting for the caller's next image."""
+        self.sent.put(_Mark.CALL_DONE)
+
+    def taken(self) -> None:
+        """One batch's results are with the caller: another may be sent."""
+        self._permits.release()
+
+    def close(self) -> None:
+        """Send no more."""
+        self._closed = True
+        self._permits.release()
+
+
+def stream(
+    method: Any,
+    metadata: Any,
+    operation: ImageOperation[Result],
+    images: Iterable[ImageSource],
+    window: int,
+    timeout_ms: int,
+) -> Generator[Result | FoveaError, None, None]:
+    """The results in the images' order.
+
+    Args:
+        method: the stub's stream-stream call.
+        metadata: of the call.
+        operation: what is asked.
+        images: read in gRPC's thread, at most `window` batches ahead of the results taken.
+        window: batches on the way.
+        timeout_ms: of each batch, 0 for the server's default.
+
+    Raises:
+        FoveaError: the stream itself failed.
+    """
+    feed = _Feed(operation.batches(images), operation, window, timeout_ms)
+    call = method(feed.requests(), metadata=metadata)
+    try:
+        if not call.add_callback(feed.call_done):
+            feed.call_done()
+        while (entry := feed.sent.get()) is not _Mark.END:
+            if entry is _Mark.CALL_DONE:
+                next(call, None)  # raises why, if it failed
+                raise Unavailable(ENDED_EARLY)
+            number, batch = entry
+            reply = next(call, None) if batch.messages else None
+            if batch.messages and reply is None:
+                raise Unavailable(ENDED_EARLY)
+            yield from operation.stream_results(number, batch, reply)
+            feed.taken()
+        if feed.failure is not None:
+            raise feed.failure
+        next(call, None)  # as above
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+    finally:
+        feed.close()
+        call.cancel()

@@ -1,0 +1,110 @@
+"""Classification, embedding and the list of models: requests and replies."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fovea._batches import Limits
+from fovea._checks import at_least_one
+from fovea._operations import ImageOperation
+from fovea.errors import FoveaError, from_status
+from fovea.types import Classification, ClassScore, Embedding, Model
+from fovea.v1 import classification_pb2, embedding_pb2, image_pb2, models_pb2
+
+_TASKS = {models_pb2.TASK_SINGLE_LABEL: "single_label", models_pb2.TASK_MULTI_LABEL: "multi_label"}
+
+
+class Classify(ImageOperation[Classification]):
+    """ClassificationService."""
+
+    def __init__(
+        self, limits: Limits, model: str | None, version: str | None, top_k: int, include_logits: bool
+    ) -> None:
+        super().__init__(limits)
+        self._model = model or ""
+        self._version = version or ""
+        self._top_k = at_least_one("top_k", top_k)
+        self._include_logits = include_logits
+
+    def request(self, messages: Sequence[image_pb2.Image]) -> classification_pb2.ClassifyRequest:
+        return classification_pb2.ClassifyRequest(
+            images=messages,
+            model=self._model,
+            version=self._version,
+            top_k=self._top_k,
+            include_logits=self._include_logits,
+        )
+
+    def stream_request(
+        self, number: int, images: Sequence[image_pb2.Image], timeout_ms: int
+    ) -> classification_pb2.ClassifyStreamRequest:
+        return classification_pb2.ClassifyStreamRequest(
+            id=number, request=self.request(images), timeout_ms=timeout_ms
+        )
+
+    def read(self, reply: classification_pb2.ClassifyResponse) -> list[Classification | FoveaError]:
+        return [
+            from_status(result.error.code, result.error.message, of_image=True)
+            if result.HasField("error")
+            else Classification(
+                classes=tuple(
+                    ClassScore(score.label, score.index, score.probability)
+                    for score in result.classification.classes
+                ),
+                logits=np.array(result.classification.logits, np.float32) if self._include_logits else None,
+                model=reply.model.name,
+                version=reply.model.version,
+            )
+            for result in reply.results
+        ]
+
+
+class Embed(ImageOperation[Embedding]):
+    """EmbeddingService."""
+
+    def __init__(self, limits: Limits, model: str | None, version: str | None) -> None:
+        super().__init__(limits)
+        self._model = model or ""
+        self._version = version or ""
+
+    def request(self, messages: Sequence[image_pb2.Image]) -> embedding_pb2.EmbedRequest:
+        return embedding_pb2.EmbedRequest(images=messages, model=self._model, version=self._version)
+
+    def stream_request(
+        self, number: int, images: Sequence[image_pb2.Image], timeout_ms: int
+    ) -> embedding_pb2.EmbedStreamRequest:
+        return embedding_pb2.EmbedStreamRequest(
+            id=number, request=self.request(images), timeout_ms=timeout_ms
+        )
+
+    def read(self, reply: embedding_pb2.EmbedResponse) -> list[Embedding | FoveaError]:
+        return [
+            from_status(result.error.code, result.error.message, of_image=True)
+            if result.HasField("error")
+            else Embedding(
+                vector=np.array(result.embedding.values, np.float32),
+                fingerprint=reply.fingerprint,
+                model=reply.model.name,
+                version=reply.model.version,
+            )
+            for result in reply.results
+        ]
+
+
+def read_model(model: models_pb2.Model) -> Model:
+    """The typed value."""
+    return Model(
+        name=model.name,
+        version=model.version,
+        is_default=model.is_default,
+        architecture=model.architecture,
+        task=_TASKS.get(model.task, "unknown"),
+        input_height=model.input_height,
+        input_width=model.input_width,
+        labels=tuple(model.labels),
+        embedding_dimension=model.embedding_dimension,
+        execution_provider=model.execution_provider,
+        precision=model.precision,
+        fingerprint=model.fingerprint,
+        max_batch_size=model.max_batch_size,
+    )

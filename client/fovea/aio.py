@@ -1,0 +1,330 @@
+# ruff: noqa: ASYNC109 - `timeout` goes to the server as the call's deadline, which asyncio.timeout can't do
+"""The client for asyncio: `fovea.client.Client`, awaited, with the same names, results and errors."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+from numpy.typing import ArrayLike
+
+from fovea import _health, _retrieval
+from fovea._aio_caller import AsyncCaller
+from fovea._aio_stream import Images
+from fovea._batches import Limits
+from fovea._channel import channel_options, open_aio_channel
+from fovea._checks import at_least_one
+from fovea._images import several
+from fovea._timeout import Deadline
+from fovea._vision import Classify, Embed, read_model
+from fovea.client import DEFAULT_MAX_IMAGES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
+from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
+from fovea.types import (
+    Classification,
+    Collection,
+    Embedding,
+    ImageSource,
+    Item,
+    Model,
+    Neighbor,
+    Query,
+    StoredItem,
+    UpsertResult,
+)
+from fovea.v1 import (
+    classification_pb2_grpc,
+    embedding_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    retrieval_pb2,
+    retrieval_pb2_grpc,
+)
+
+
+class AsyncClient:
+    """Asks a Fovea server from one event loop; arguments, results and errors as in `fovea.Client`.
+
+    Files are read in threads. A call that is cancelled is cancelled on the server too.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float | None = 30.0,
+        retries: int = 3,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_images: int = DEFAULT_MAX_IMAGES,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str | bytes]] = (),
+    ) -> None:
+        self.target = target
+        self._limits = Limits.of_message(at_least_one("max_images", max_images), max_message_bytes)
+        self._caller = AsyncCaller(timeout, tuple(metadata))
+        self._channel = open_aio_channel(target, credentials, channel_options(max_message_bytes, retries))
+        self._classification = classification_pb2_grpc.ClassificationServiceStub(self._channel)
+        self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
+        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+        self._retrieval = retrieval_pb2_grpc.RetrievalServiceStub(self._channel)
+        self._health: Any = self._channel.unary_unary(_health.METHOD)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls that are under way are cancelled."""
+        await self._channel.close()
+
+    # Classification
+
+    async def classify(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        include_logits: bool = False,
+        timeout: float | None = None,
+    ) -> Classification:
+        """Name what is on one image."""
+        operation = Classify(self._limits, model, version, top_k, include_logits)
+        return await self._caller.one(self._classification.Classify, operation, image, timeout)
+
+    async def classify_batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        include_logits: bool = False,
+        timeout: float | None = None,
+    ) -> list[Classification | FoveaError]:
+        """Name what is on each image; a FoveaError in the place of one that failed."""
+        operation = Classify(self._limits, model, version, top_k, include_logits)
+        return await self._caller.many(self._classification.Classify, operation, several(images), timeout)
+
+    def classify_stream(
+        self,
+        images: Images,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        include_logits: bool = False,
+        batch_size: int = 16,
+        window: int = 4,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Classification | FoveaError, None]:
+        """Name what is on each of any number of images, as they come; `images` may be async.
+
+        Leaving the iterator ends the call; `aclose()` does so at once.
+        """
+        operation = Classify(self._limits.at_most(batch_size), model, version, top_k, include_logits)
+        return self._caller.stream(
+            self._classification.ClassifyStream, operation, several(images), window, timeout
+        )
+
+    # Embedding
+
+    async def embed(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> Embedding:
+        """Turn one image into a vector."""
+        operation = Embed(self._limits, model, version)
+        return await self._caller.one(self._embedding.Embed, operation, image, timeout)
+
+    async def embed_batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> list[Embedding | FoveaError]:
+        """Turn each image into a vector; a FoveaError in the place of one that failed."""
+        operation = Embed(self._limits, model, version)
+        return await self._caller.many(self._embedding.Embed, operation, several(images), timeout)
+
+    def embed_stream(
+        self,
+        images: Images,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        batch_size: int = 16,
+        window: int = 4,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Embedding | FoveaError, None]:
+        """Turn each of any number of images into a vector; as `classify_stream`."""
+        operation = Embed(self._limits.at_most(batch_size), model, version)
+        return self._caller.stream(self._embedding.EmbedStream, operation, several(images), window, timeout)
+
+    # Models and health
+
+    async def models(self, *, timeout: float | None = None) -> list[Model]:
+        """The models that the server has."""
+        reply = await self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
+        return [read_model(model) for model in reply.models]
+
+    async def model(
+        self, name: str | None = None, *, version: str | None = None, timeout: float | None = None
+    ) -> Model:
+        """One model; without a name the server's default."""
+        request = models_pb2.GetModelRequest(model=name or "", version=version or "")
+        return read_model((await self._caller.call(self._models.GetModel, request, timeout)).model)
+
+    async def ready(self, model: str | None = None, *, timeout: float | None = None) -> bool:
+        """Whether the server (or one model) is loaded, warm and not draining; False if nobody answers."""
+        try:
+            return _health.is_serving(
+                await self._caller.call(self._health, _health.encode_request(model), timeout)
+            )
+        except (Unavailable, DeadlineExceeded):
+            return False
+        except NotFound:
+            raise NotFound(_health.unknown(self.target, model)) from None
+
+    async def wait_until_ready(self, model: str | None = None, *, timeout: float = 60.0) -> None:
+        """Return as soon as `ready` holds; DeadlineExceeded if it does not in time."""
+        deadline = Deadline(timeout)
+        pause_s = 0.05
+        while left := deadline.left():
+            if await self.ready(model, timeout=left):
+                return
+            await asyncio.sleep(min(pause_s, deadline.left() or 0.0))
+            pause_s = min(2 * pause_s, 1.0)
+        raise DeadlineExceeded(_health.not_ready(self.target, model, timeout))
+
+    # Retrieval
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        metric: str = "cosine",
+        dimension: int | None = None,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> Collection:
+        """Make an empty collection."""
+        request = _retrieval.create_request(name, model, version, metric, dimension, fingerprint)
+        return _retrieval.read_collection(
+            (await self._caller.call(self._retrieval.CreateCollection, request, timeout)).collection
+        )
+
+    async def collections(self, *, timeout: float | None = None) -> list[Collection]:
+        """All collections."""
+        reply = await self._caller.call(
+            self._retrieval.ListCollections, retrieval_pb2.ListCollectionsRequest(), timeout
+        )
+        return [_retrieval.read_collection(collection) for collection in reply.collections]
+
+    async def collection(self, name: str, *, timeout: float | None = None) -> Collection:
+        """One collection."""
+        request = retrieval_pb2.GetCollectionRequest(collection=name)
+        return _retrieval.read_collection(
+            (await self._caller.call(self._retrieval.GetCollection, request, timeout)).collection
+        )
+
+    async def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Drop a collection and all that is in it."""
+        request = retrieval_pb2.DropCollectionRequest(collection=name)
+        await self._caller.call(self._retrieval.DropCollection, request, timeout)
+
+    async def upsert(
+        self,
+        collection: str,
+        items: Iterable[Item],
+        *,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> list[UpsertResult]:
+        """Write items, replacing those of the same id; one result per item."""
+        listed = list(items)
+        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
+        operation = _retrieval.Upsert(self._limits, collection, fingerprint)
+        outcomes = await self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
+        return [UpsertResult(item.id, error) for item, error in zip(listed, outcomes, strict=True)]
+
+    async def delete(self, collection: str, ids: Iterable[str], *, timeout: float | None = None) -> int:
+        """Delete items by id; returns how many were there."""
+        deadline = self._caller.deadline(timeout)
+        deleted = 0
+        for chunk in _retrieval.chunks(ids, _retrieval.DELETE_IDS):
+            request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
+            deleted += (await self._caller.send(self._retrieval.Delete, request, deadline)).deleted
+        return deleted
+
+    async def get(
+        self,
+        collection: str,
+        ids: Iterable[str],
+        *,
+        include_vectors: bool = False,
+        timeout: float | None = None,
+    ) -> list[StoredItem]:
+        """Read items by id: those that are there, in the order asked for."""
+        deadline = self._caller.deadline(timeout)
+        items: list[StoredItem] = []
+        for chunk in _retrieval.chunks(ids, _retrieval.GET_IDS):
+            request = retrieval_pb2.GetRequest(
+                collection=collection, ids=chunk, include_vectors=include_vectors
+            )
+            items += _retrieval.read_items(await self._caller.send(self._retrieval.Get, request, deadline))
+        return items
+
+    async def count(self, collection: str, *, timeout: float | None = None) -> int:
+        """How many items the collection has."""
+        request = retrieval_pb2.CountRequest(collection=collection)
+        return int((await self._caller.call(self._retrieval.Count, request, timeout)).count)
+
+    async def search(
+        self,
+        collection: str,
+        *,
+        image: ImageSource | None = None,
+        vector: ArrayLike | Embedding | None = None,
+        id: str | None = None,  # noqa: A002 - the contract's own word
+        top_k: int = 10,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> list[Neighbor]:
+        """The nearest items, nearest first, to an image, a vector or a stored item (which is left out)."""
+        query = Query(image=image, vector=vector, id=id)
+        fingerprint = _retrieval.common_fingerprint(fingerprint, [query])
+        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint)
+        return await self._caller.one(self._retrieval.Search, operation, query, timeout)
+
+    async def search_batch(
+        self,
+        collection: str,
+        queries: Iterable[Query],
+        *,
+        top_k: int = 10,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> list[list[Neighbor] | FoveaError]:
+        """`search` for each query; a FoveaError in the place of one that failed."""
+        listed = list(queries)
+        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
+        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint)
+        return await self._caller.many(self._retrieval.Search, operation, listed, timeout)
+
+
+Client = AsyncClient
+"""For `from fovea import aio`: `aio.Client`."""

@@ -1,0 +1,426 @@
+"""The client for threads; `aio.py` has the same for asyncio."""
+
+import time
+from collections.abc import Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+from numpy.typing import ArrayLike
+
+from fovea import _health, _retrieval
+from fovea._batches import Limits
+from fovea._caller import Caller
+from fovea._channel import channel_options, open_channel
+from fovea._checks import at_least_one
+from fovea._images import several
+from fovea._timeout import Deadline
+from fovea._vision import Classify, Embed, read_model
+from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
+from fovea.types import (
+    Classification,
+    Collection,
+    Embedding,
+    ImageSource,
+    Item,
+    Model,
+    Neighbor,
+    Query,
+    StoredItem,
+    UpsertResult,
+)
+from fovea.v1 import (
+    classification_pb2_grpc,
+    embedding_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    retrieval_pb2,
+    retrieval_pb2_grpc,
+)
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+DEFAULT_MAX_IMAGES = 32
+
+
+class Client:
+    """Asks a Fovea server; one client serves many threads over one connection.
+
+    Every call takes `timeout`, in seconds, over all its attempts and requests; without it the client's
+    own holds. Every call raises a FoveaError when it fails as a whole (see `fovea.errors`).
+
+    Args:
+        target: the server's address, host:port.
+        timeout: seconds that a call may take; None: no end.
+        retries: how often a call is tried again when the server is unavailable or says to come back,
+            0 to 4. Only calls that do the same when they are done twice: not streams, and not
+            creating or dropping a collection.
+        max_message_bytes: of a request or reply; the server's own limit is 16 MiB unless configured.
+        max_images: per request; longer batches are split.
+        credentials: for TLS; None: plaintext.
+        metadata: sent with every call.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float | None = 30.0,
+        retries: int = 3,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_images: int = DEFAULT_MAX_IMAGES,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str | bytes]] = (),
+    ) -> None:
+        self.target = target
+        self._limits = Limits.of_message(at_least_one("max_images", max_images), max_message_bytes)
+        self._caller = Caller(timeout, tuple(metadata))
+        self._channel = open_channel(target, credentials, channel_options(max_message_bytes, retries))
+        self._classification = classification_pb2_grpc.ClassificationServiceStub(self._channel)
+        self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
+        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+        self._retrieval = retrieval_pb2_grpc.RetrievalServiceStub(self._channel)
+        self._health: Any = self._channel.unary_unary(_health.METHOD)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls that are under way are cancelled."""
+        self._channel.close()
+
+    # Classification
+
+    def classify(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        include_logits: bool = False,
+        timeout: float | None = None,
+    ) -> Classification:
+        """Name what is on one image.
+
+        Args:
+            image: a path, a file's bytes, or uint8 RGB [height, width, 3].
+            model: default: the server's.
+            version: default: the loaded one.
+            top_k: how many classes, at least 1.
+            include_logits: reply with every class's logit too.
+            timeout: in seconds.
+
+        Raises:
+            InvalidImage: the image can't be used; says why.
+            OSError: the file can't be read.
+        """
+        operation = Classify(self._limits, model, version, top_k, include_logits)
+        return self._caller.one(self._classification.Classify, operation, image, timeout)
+
+    def classify_batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        include_logits: bool = False,
+        timeout: float | None = None,
+    ) -> list[Classification | FoveaError]:
+        """Name what is on each image; arguments as in `classify`.
+
+        Returns:
+            One per image, in their order; a FoveaError in the place of an image that failed.
+        """
+        operation = Classify(self._limits, model, version, top_k, include_logits)
+        return self._caller.many(self._classification.Classify, operation, several(images), timeout)
+
+    def classify_stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        include_logits: bool = False,
+        batch_size: int = 16,
+        window: int = 4,
+        timeout: float | None = None,
+    ) -> Generator[Classification | FoveaError, None, None]:
+        """Name what is on each of any number of images, as they come.
+
+        Args:
+            images: read in another thread, at most `batch_size` × `window` ahead of the results taken.
+            model: as in `classify`, like the other arguments.
+            version: as in `classify`.
+            top_k: as in `classify`.
+            include_logits: as in `classify`.
+            batch_size: images per message; 1 gives each result as soon as it can be had.
+            window: messages on the way at once.
+            timeout: seconds for each message from when the server reads it; the stream has no end.
+
+        Returns:
+            One per image, in their order, a FoveaError in the place of one that failed. The iterator may
+            be left at any time (`close()` does so at once); the server then drops what is left.
+        """
+        operation = Classify(self._limits.at_most(batch_size), model, version, top_k, include_logits)
+        return self._caller.stream(
+            self._classification.ClassifyStream, operation, several(images), window, timeout
+        )
+
+    # Embedding
+
+    def embed(
+        self,
+        image: ImageSource,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> Embedding:
+        """Turn one image into a vector; arguments and errors as in `classify`."""
+        operation = Embed(self._limits, model, version)
+        return self._caller.one(self._embedding.Embed, operation, image, timeout)
+
+    def embed_batch(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> list[Embedding | FoveaError]:
+        """Turn each image into a vector; results as in `classify_batch`."""
+        operation = Embed(self._limits, model, version)
+        return self._caller.many(self._embedding.Embed, operation, several(images), timeout)
+
+    def embed_stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        batch_size: int = 16,
+        window: int = 4,
+        timeout: float | None = None,
+    ) -> Generator[Embedding | FoveaError, None, None]:
+        """Turn each of any number of images into a vector; as `classify_stream`."""
+        operation = Embed(self._limits.at_most(batch_size), model, version)
+        return self._caller.stream(self._embedding.EmbedStream, operation, several(images), window, timeout)
+
+    # Models and health
+
+    def models(self, *, timeout: float | None = None) -> list[Model]:
+        """The models that the server has."""
+        reply = self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
+        return [read_model(model) for model in reply.models]
+
+    def model(
+        self, name: str | None = None, *, version: str | None = None, timeout: float | None = None
+    ) -> Model:
+        """One model; without a name the server's default.
+
+        Raises:
+            NotFound: lists the models there are.
+        """
+        request = models_pb2.GetModelRequest(model=name or "", version=version or "")
+        return read_model(self._caller.call(self._models.GetModel, request, timeout).model)
+
+    def ready(self, model: str | None = None, *, timeout: float | None = None) -> bool:
+        """Whether the server (or one model) is loaded, warm and not draining, by grpc.health.v1.
+
+        False also when nobody answers. An unknown model is a NotFound error.
+        """
+        try:
+            return _health.is_serving(self._caller.call(self._health, _health.encode_request(model), timeout))
+        except (Unavailable, DeadlineExceeded):
+            return False
+        except NotFound:
+            raise NotFound(_health.unknown(self.target, model)) from None
+
+    def wait_until_ready(self, model: str | None = None, *, timeout: float = 60.0) -> None:
+        """Return as soon as `ready` holds.
+
+        Raises:
+            DeadlineExceeded: it did not within `timeout` seconds.
+        """
+        deadline = Deadline(timeout)
+        pause_s = 0.05
+        while left := deadline.left():
+            if self.ready(model, timeout=left):
+                return
+            time.sleep(min(pause_s, deadline.left() or 0.0))
+            pause_s = min(2 * pause_s, 1.0)
+        raise DeadlineExceeded(_health.not_ready(self.target, model, timeout))
+
+    # Retrieval
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        metric: str = "cosine",
+        dimension: int | None = None,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> Collection:
+        """Make an empty collection.
+
+        Args:
+            name: 1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit.
+            model: makes its vectors; default: the server's default model.
+            version: of the model.
+            metric: "cosine", "inner_product" or "l2".
+            dimension: for vectors that the caller brings, instead of a model.
+            fingerprint: with `dimension`: what makes the vectors; others are then refused.
+            timeout: in seconds.
+
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+        request = _retrieval.create_request(name, model, version, metric, dimension, fingerprint)
+        return _retrieval.read_collection(
+            self._caller.call(self._retrieval.CreateCollection, request, timeout).collection
+        )
+
+    def collections(self, *, timeout: float | None = None) -> list[Collection]:
+        """All collections."""
+        reply = self._caller.call(
+            self._retrieval.ListCollections, retrieval_pb2.ListCollectionsRequest(), timeout
+        )
+        return [_retrieval.read_collection(collection) for collection in reply.collections]
+
+    def collection(self, name: str, *, timeout: float | None = None) -> Collection:
+        """One collection.
+
+        Raises:
+            NotFound: lists the collections there are.
+        """
+        request = retrieval_pb2.GetCollectionRequest(collection=name)
+        return _retrieval.read_collection(
+            self._caller.call(self._retrieval.GetCollection, request, timeout).collection
+        )
+
+    def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Drop a collection and all that is in it.
+
+        Raises:
+            NotFound: lists the collections there are.
+        """
+        request = retrieval_pb2.DropCollectionRequest(collection=name)
+        self._caller.call(self._retrieval.DropCollection, request, timeout)
+
+    def upsert(
+        self,
+        collection: str,
+        items: Iterable[Item],
+        *,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> list[UpsertResult]:
+        """Write items, replacing those of the same id.
+
+        Args:
+            collection: where.
+            items: images or vectors, with attributes.
+            fingerprint: what made the vectors; embeddings bring their own.
+            timeout: in seconds.
+
+        Returns:
+            One per item, in their order: written, or why not.
+
+        Raises:
+            FailedPrecondition: the collection's vectors come from another model.
+        """
+        listed = list(items)
+        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
+        operation = _retrieval.Upsert(self._limits, collection, fingerprint)
+        outcomes = self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
+        return [UpsertResult(item.id, error) for item, error in zip(listed, outcomes, strict=True)]
+
+    def delete(self, collection: str, ids: Iterable[str], *, timeout: float | None = None) -> int:
+        """Delete items by id; returns how many were there."""
+        deadline = self._caller.deadline(timeout)
+        deleted = 0
+        for chunk in _retrieval.chunks(ids, _retrieval.DELETE_IDS):
+            request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
+            deleted += self._caller.send(self._retrieval.Delete, request, deadline).deleted
+        return deleted
+
+    def get(
+        self,
+        collection: str,
+        ids: Iterable[str],
+        *,
+        include_vectors: bool = False,
+        timeout: float | None = None,
+    ) -> list[StoredItem]:
+        """Read items by id: those that are there, in the order asked for."""
+        deadline = self._caller.deadline(timeout)
+        items: list[StoredItem] = []
+        for chunk in _retrieval.chunks(ids, _retrieval.GET_IDS):
+            request = retrieval_pb2.GetRequest(
+                collection=collection, ids=chunk, include_vectors=include_vectors
+            )
+            items += _retrieval.read_items(self._caller.send(self._retrieval.Get, request, deadline))
+        return items
+
+    def count(self, collection: str, *, timeout: float | None = None) -> int:
+        """How many items the collection has."""
+        request = retrieval_pb2.CountRequest(collection=collection)
+        return int(self._caller.call(self._retrieval.Count, request, timeout).count)
+
+    def search(
+        self,
+        collection: str,
+        *,
+        image: ImageSource | None = None,
+        vector: ArrayLike | Embedding | None = None,
+        id: str | None = None,  # noqa: A002 - the contract's own word
+        top_k: int = 10,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> list[Neighbor]:
+        """The nearest items, nearest first, to an image, a vector or a stored item (which is left out).
+
+        Args:
+            collection: where.
+            image: embedded by the collection's model.
+            vector: [dimension], or an Embedding.
+            id: a stored item's.
+            top_k: how many, at least 1.
+            fingerprint: what made the vector; an Embedding brings its own.
+            timeout: in seconds.
+
+        Raises:
+            InvalidArgument: the image or vector can't be used.
+            NotFound: no such collection or item.
+            FailedPrecondition: the vector comes from another model.
+        """
+        query = Query(image=image, vector=vector, id=id)
+        fingerprint = _retrieval.common_fingerprint(fingerprint, [query])
+        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint)
+        return self._caller.one(self._retrieval.Search, operation, query, timeout)
+
+    def search_batch(
+        self,
+        collection: str,
+        queries: Iterable[Query],
+        *,
+        top_k: int = 10,
+        fingerprint: str | None = None,
+        timeout: float | None = None,
+    ) -> list[list[Neighbor] | FoveaError]:
+        """`search` for each query; a FoveaError in the place of one that failed."""
+        listed = list(queries)
+        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
+        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint)
+        return self._caller.many(self._retrieval.Search, operation, listed, timeout)

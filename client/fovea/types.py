@@ -1,0 +1,209 @@
+"""What calls take and return. Values are frozen; arrays are float32 and the caller's own."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fovea.errors import FoveaError
+
+ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
+"""A file's path, a file's bytes, or decoded pixels: uint8 RGB [height, width, 3]."""
+
+AttributeValue = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of one image.
+
+    Attributes:
+        label: the class's name.
+        index: its position in the model's labels and logits.
+        probability: 0 to 1; softmax over the classes (sigmoid for a multi-label model).
+    """
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """What is on one image.
+
+    Attributes:
+        classes: the best classes, highest probability first; at least one.
+        logits: float32 [classes], before temperature and softmax; None unless asked for.
+        model: name of the model that said so.
+        version: its version.
+    """
+
+    classes: tuple[ClassScore, ...]
+    logits: NDArray[np.float32] | None
+    model: str
+    version: str
+
+    @property
+    def label(self) -> str:
+        """The best class's name."""
+        return self.classes[0].label
+
+    @property
+    def probability(self) -> float:
+        """The best class's probability."""
+        return self.classes[0].probability
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One image as a vector for retrieval.
+
+    Attributes:
+        vector: float32 [dimension], L2-normalised.
+        fingerprint: names the model package and precision that made it.
+        model: name of that model.
+        version: its version.
+    """
+
+    vector: NDArray[np.float32]
+    fingerprint: str
+    model: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that the server has.
+
+    Attributes:
+        name: as requests name it.
+        version: the loaded one.
+        is_default: whether requests that name no model go here.
+        architecture: for instance resnet50.
+        task: "single_label" or "multi_label".
+        input_height: what the graph takes, in pixels.
+        input_width: what the graph takes, in pixels.
+        labels: one per class, in the order of the logits.
+        embedding_dimension: of its vectors.
+        execution_provider: what really runs it, as ONNX Runtime names it.
+        precision: fp32, fp16, bf16 or int8.
+        fingerprint: names the model package and its precision.
+        max_batch_size: the most images that run at once.
+    """
+
+    name: str
+    version: str
+    is_default: bool
+    architecture: str
+    task: str
+    input_height: int
+    input_width: int
+    labels: tuple[str, ...]
+    embedding_dimension: int
+    execution_provider: str
+    precision: str
+    fingerprint: str
+    max_batch_size: int
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection of vectors as it stands.
+
+    Attributes:
+        name: as requests name it.
+        dimension: of every vector.
+        metric: "cosine", "inner_product" or "l2".
+        fingerprint: of the model that makes its vectors; empty: it takes vectors of any origin, no images.
+        count: how many items it has.
+        model: name of the model that the fingerprint belongs to; empty when the server hasn't loaded it.
+        version: that model's version.
+    """
+
+    name: str
+    dimension: int
+    metric: str
+    fingerprint: str
+    count: int
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One item to store: an id, and an image or a vector, not both.
+
+    Attributes:
+        id: 1 to 512 bytes of UTF-8, the caller's own.
+        image: embedded by the collection's model.
+        vector: [dimension], or an Embedding, whose fingerprint is then checked too.
+        attributes: stored with the item and returned with it.
+    """
+
+    id: str
+    image: ImageSource | None = None
+    vector: ArrayLike | Embedding | None = None
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.vector is None):
+            raise ValueError(f"item {self.id!r}: give either image= or vector=")
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What to look for: an image, a vector or a stored item's id; exactly one of them."""
+
+    image: ImageSource | None = None
+    vector: ArrayLike | Embedding | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.image, self.vector, self.id)) != 1:
+            raise ValueError("give exactly one of image=, vector= and id=")
+
+
+@dataclass(frozen=True)
+class UpsertResult:
+    """What became of one item.
+
+    Attributes:
+        id: the item's.
+        error: why it was not written; None when it was, and is on the server's disk.
+    """
+
+    id: str
+    error: FoveaError | None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredItem:
+    """One item as stored.
+
+    Attributes:
+        id: the caller's own.
+        attributes: as they were written.
+        vector: float32 [dimension]; None unless asked for.
+    """
+
+    id: str
+    attributes: Mapping[str, AttributeValue]
+    vector: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One item found.
+
+    Attributes:
+        id: the item's.
+        score: similarity by the collection's metric; higher is nearer.
+        attributes: the item's.
+    """
+
+    id: str
+    score: float
+    attributes: Mapping[str, AttributeValue]
