@@ -1,0 +1,520 @@
+"""Every kind of picture gives its exact pixels, and every bad one an error that says what is wrong."""
+
+import contextlib
+import io
+import struct
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, features
+
+from service.errors import InvalidImage
+from service.image import ImageLimits, RawImage, decode, decode_picture, from_raw
+from tests.service.picture_files import (
+    GRAY,
+    GRAY_ALPHA,
+    PALETTE,
+    RGB_ALPHA,
+    bmp_of_size,
+    gif_of_size,
+    jpeg_resized,
+    png,
+    tiff,
+    webp_of_size,
+)
+
+Pixels = NDArray[np.uint8]
+
+WHITE, BLACK = [255, 255, 255], [0, 0, 0]
+RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
+
+
+def save(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def shorts(*values: int, order: str = ">") -> bytes:
+    return struct.pack(f"{order}{len(values)}H", *values)
+
+
+@pytest.fixture(scope="module")
+def noise() -> Image.Image:
+    """20 rows × 30 columns, every pixel its own colour."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+
+
+PALETTE_CHUNK = (b"PLTE", bytes([255, 0, 0, 0, 255, 0, 0, 0, 255]))
+EXACT: dict[str, tuple[bytes, list[list[int]]]] = {
+    "png 8-bit rgb": (png(2, 1, [bytes([1, 2, 3, 4, 5, 6])]), [[1, 2, 3], [4, 5, 6]]),
+    "png 8-bit gray": (png(2, 1, [bytes([7, 200])], color_type=GRAY), [[7] * 3, [200] * 3]),
+    "png 1-bit gray": (png(2, 1, [b"\x40"], bit_depth=1, color_type=GRAY), [BLACK, WHITE]),
+    "png 2-bit gray": (
+        png(4, 1, [b"\x1b"], bit_depth=2, color_type=GRAY),
+        [BLACK, [85] * 3, [170] * 3, WHITE],
+    ),
+    "png 4-bit gray": (png(2, 1, [b"\x1e"], bit_depth=4, color_type=GRAY), [[17] * 3, [238] * 3]),
+    "png 16-bit gray": (
+        png(2, 1, [shorts(0x1234, 0xFFFF)], bit_depth=16, color_type=GRAY),
+        [[0x12] * 3, WHITE],
+    ),
+    "png 16-bit rgb": (
+        png(1, 1, [shorts(0x1234, 0x56FF, 0xFF00)], bit_depth=16),
+        [[0x12, 0x56, 0xFF]],
+    ),
+    "png 16-bit gray with alpha": (
+        png(2, 1, [shorts(0x1234, 0xFFFF, 0x1234, 0)], bit_depth=16, color_type=GRAY_ALPHA),
+        [[0x12] * 3, WHITE],
+    ),
+    "png 16-bit rgb with alpha": (
+        png(1, 1, [shorts(0x1234, 0x5678, 0x9ABC, 0xFFFF)], bit_depth=16, color_type=RGB_ALPHA),
+        [[0x12, 0x56, 0x9A]],
+    ),
+    "png rgb with alpha over white": (
+        png(3, 1, [bytes([9, 9, 9, 0, 0, 0, 0, 128, 9, 8, 7, 255])], color_type=RGB_ALPHA),
+        [WHITE, [127] * 3, [9, 8, 7]],
+    ),
+    "png gray with alpha over white": (
+        png(3, 1, [bytes([9, 0, 0, 128, 9, 255])], color_type=GRAY_ALPHA),
+        [WHITE, [127] * 3, [9] * 3],
+    ),
+    "png palette": (
+        png(3, 1, [bytes([0, 1, 2])], color_type=PALETTE, chunks=[PALETTE_CHUNK]),
+        [RED, GREEN, BLUE],
+    ),
+    "png palette with alpha": (
+        png(3, 1, [bytes([0, 1, 2])], color_type=PALETTE, chunks=[PALETTE_CHUNK, (b"tRNS", bytes([0, 128]))]),
+        [WHITE, [127, 255, 127], BLUE],
+    ),
+    "png 1-bit palette with alpha": (
+        png(2, 1, [b"\x40"], bit_depth=1, color_type=PALETTE, chunks=[PALETTE_CHUNK, (b"tRNS", b"\0\xff")]),
+        [WHITE, GREEN],
+    ),
+    "png transparent gray": (
+        png(2, 1, [bytes([7, 8])], color_type=GRAY, chunks=[(b"tRNS", shorts(7))]),
+        [WHITE, [8] * 3],
+    ),
+    "png transparent 2-bit gray": (
+        png(4, 1, [b"\x1b"], bit_depth=2, color_type=GRAY, chunks=[(b"tRNS", shorts(1))]),
+        [BLACK, WHITE, [170] * 3, WHITE],
+    ),
+    "png transparent 16-bit gray": (
+        png(
+            2, 1, [shorts(0x1234, 0x0034)], bit_depth=16, color_type=GRAY, chunks=[(b"tRNS", shorts(0x1234))]
+        ),
+        [WHITE, BLACK],
+    ),
+    "png transparent rgb": (
+        png(2, 1, [bytes([1, 2, 3, 1, 2, 4])], chunks=[(b"tRNS", shorts(1, 2, 3))]),
+        [WHITE, [1, 2, 4]],
+    ),
+    "png transparent 16-bit rgb": (
+        png(
+            2,
+            1,
+            [shorts(0x12FF, 0x56FF, 0x9AFF, 0xFF00, 0xFF00, 0xFF00)],
+            bit_depth=16,
+            chunks=[(b"tRNS", shorts(0x12FF, 0x56FF, 0x9AFF))],
+        ),
+        [WHITE, WHITE],
+    ),
+    "png transparent 16-bit rgb, another colour": (
+        png(1, 1, [shorts(0xFF00, 0xFF00, 0)], bit_depth=16, chunks=[(b"tRNS", shorts(0xFF, 0xFF, 0))]),
+        [[255, 255, 0]],
+    ),
+    "png with a broken animation": (
+        png(1, 1, [bytes([1, 2, 3])], chunks=[(b"acTL", bytes(8))]),
+        [[1, 2, 3]],
+    ),
+    "tiff 8-bit gray": (tiff(2, 1, bytes([7, 200])), [[7] * 3, [200] * 3]),
+    "tiff 8-bit gray, white is zero": (tiff(2, 1, bytes([0, 200]), photometric=0), [WHITE, [55] * 3]),
+    "tiff 12-bit gray": (tiff(2, 1, bytes([0x12, 0x3F, 0xFF]), bits=12), [[0x12] * 3, WHITE]),
+    "tiff 16-bit gray, little-endian": (
+        tiff(2, 1, shorts(0x1234, 0xFFFF, order="<"), bits=16),
+        [[0x12] * 3, WHITE],
+    ),
+    "tiff 16-bit gray, big-endian": (
+        tiff(2, 1, shorts(0x1234, 0xFFFF), bits=16, byte_order=">"),
+        [[0x12] * 3, WHITE],
+    ),
+    "tiff 16-bit gray, white is zero": (
+        tiff(2, 1, shorts(0x1234, 0xFFFF, order="<"), bits=16, photometric=0),
+        [[0xED] * 3, BLACK],
+    ),
+    "tiff 16-bit rgb, little-endian": (
+        tiff(1, 1, shorts(0x1234, 0x5678, 0xFF00, order="<"), bits=16, samples=3, photometric=2),
+        [[0x12, 0x56, 0xFF]],
+    ),
+    "tiff 16-bit rgb, big-endian": (
+        tiff(1, 1, shorts(0x1234, 0x5678, 0xFF00), bits=16, samples=3, photometric=2, byte_order=">"),
+        [[0x12, 0x56, 0xFF]],
+    ),
+    "tiff rgb with alpha": (
+        tiff(2, 1, bytes([9, 9, 9, 0, 1, 2, 3, 255]), samples=4, photometric=2, extra_samples=2),
+        [WHITE, [1, 2, 3]],
+    ),
+    "tiff gray with premultiplied alpha": (
+        tiff(2, 1, bytes([0, 0, 9, 255]), samples=2, extra_samples=1),
+        [WHITE, [9] * 3],
+    ),
+    "tiff cmyk": (
+        tiff(2, 1, bytes([255, 0, 0, 0, 0, 0, 0, 255]), samples=4, photometric=5),
+        [[0, 255, 255], BLACK],
+    ),
+    "tiff 16-bit cmyk": (
+        tiff(1, 1, shorts(0xFFFF, 0, 0, 0, order="<"), bits=16, samples=4, photometric=5),
+        [[0, 255, 255]],
+    ),
+    "bmp 1-bit": (save(Image.new("1", (1, 1), 1), "BMP"), [WHITE]),
+    "bmp rgb": (save(Image.new("RGB", (1, 1), (1, 2, 3)), "BMP"), [[1, 2, 3]]),
+    "gif": (save(Image.new("RGB", (1, 1), (255, 0, 0)), "GIF"), [RED]),
+    "webp with alpha": (
+        save(Image.new("RGBA", (1, 1), (9, 9, 9, 0)), "WEBP", lossless=True, exact=True),
+        [WHITE],
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), EXACT.values(), ids=EXACT)
+def test_pixels_are_exact(data: bytes, expected: list[list[int]]) -> None:
+    pixels = decode(data)
+    assert pixels.tolist() == [expected]
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_round_trip(file_format: str, noise: Image.Image) -> None:
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    assert np.array_equal(decode(save(noise, file_format, **options)), np.asarray(noise))
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_compressed_tiff_round_trips(compression: str, noise: Image.Image) -> None:
+    assert np.array_equal(decode(save(noise, "TIFF", compression=compression)), np.asarray(noise))
+
+
+# Flat colours survive JPEG to within the rounding of its colour space.
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("RGB", (200, 30, 90), [200, 30, 90]),
+        ("L", 77, [77, 77, 77]),
+        ("CMYK", (255, 0, 0, 0), [0, 255, 255]),
+        ("CMYK", (0, 0, 0, 255), BLACK),
+        ("CMYK", (0, 0, 0, 0), WHITE),
+    ],
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg(mode: str, color: tuple[int, ...], expected: list[int], progressive: bool) -> None:
+    data = save(Image.new(mode, (16, 8), color), "JPEG", quality=100, progressive=progressive)
+    pixels = decode(data)
+    assert pixels.shape == (8, 16, 3)
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_first_picture_of_many(file_format: str) -> None:
+    frames = [Image.new("RGB", (8, 4), tuple(color)) for color in (RED, GREEN, BLUE)]
+    options: dict[str, Any] = {"lossless": True} if file_format == "WEBP" else {}
+    data = save(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert getattr(picture, "n_frames", 1) == 3, "the file has to have three pictures for this to test"
+    assert np.abs(decode(data).astype(int) - RED).max() <= (2 if file_format == "MPO" else 0)
+
+
+# Where the pixels of a stored picture go. The comments say at which side of the picture its stored
+# row 0 and column 0 are, in the words of the EXIF standard (tag 0x0112).
+ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],  # top, right
+    3: lambda stored: stored[::-1, ::-1],  # bottom, right
+    4: lambda stored: stored[::-1],  # bottom, left
+    5: lambda stored: stored.transpose(1, 0, 2),  # left, top
+    6: lambda stored: np.rot90(stored, -1),  # right, top
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),  # right, bottom
+    8: lambda stored: np.rot90(stored),  # left, bottom
+}
+
+
+def exif_with(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "TIFF LZW"])
+def test_exif_orientation_is_applied(orientation: int, file_format: str, noise: Image.Image) -> None:
+    options: dict[str, Any] = {"exif": exif_with(orientation)}
+    if file_format == "WEBP":
+        options["lossless"] = True
+    if file_format == "TIFF LZW":
+        options["compression"] = "tiff_lzw"
+    pixels = decode(save(noise, file_format.split()[0], **options))
+    assert np.array_equal(pixels, ORIENTATIONS[orientation](np.asarray(noise)))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation_of_a_jpeg(orientation: int, noise: Image.Image) -> None:
+    upright = decode(save(noise, "JPEG"))
+    pixels = decode(save(noise, "JPEG", exif=exif_with(orientation)))
+    assert np.array_equal(pixels, ORIENTATIONS[orientation](upright))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_orientation_of_16_bit_gray(orientation: int) -> None:
+    data = tiff(2, 2, shorts(0x0000, 0x1000, 0x2000, 0x3000, order="<"), bits=16, orientation=orientation)
+    stored = np.array([[0x00, 0x10], [0x20, 0x30]], np.uint8)[..., None].repeat(3, axis=2)
+    assert np.array_equal(decode(data), ORIENTATIONS[orientation](stored))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        exif_with(9),
+        exif_with(0),
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHI4sI", 0x0112, 2, 2, b"6", 0),
+        b"Exif\0\0II*\0\x08\0\0\0",
+        b"Exif\0\0nonsense",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12",
+        b"",
+    ],
+    ids=["9", "0", "text", "cut short", "not TIFF", "too many entries", "empty"],
+)
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_broken_exif_leaves_the_picture(
+    exif: Image.Exif | bytes, file_format: str, noise: Image.Image
+) -> None:
+    assert np.array_equal(decode(save(noise, file_format, exif=exif)), decode(save(noise, file_format)))
+
+
+NOT_AN_IMAGE = "not an image, or its header is broken"
+BROKEN = "broken or cut short"
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", r"the image is empty \(0 bytes\)"),
+    "text": (b"Dear Sir or Madam", NOT_AN_IMAGE),
+    "html": (b"<html>404</html>", r"start with b'<html>40'; expected one of JPEG, PNG, WEBP, GIF, BMP, TIFF"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", NOT_AN_IMAGE),
+    "zeros": (bytes(1000), NOT_AN_IMAGE),
+    "postscript, which Pillow would run Ghostscript for": (
+        save(Image.new("RGB", (8, 8)), "EPS"),
+        NOT_AN_IMAGE,
+    ),
+    "another format of Pillow's": (save(Image.new("RGB", (8, 8)), "PPM"), NOT_AN_IMAGE),
+    "png of 0 × 0": (png(0, 0, []), "zero pixels"),
+    "png of 0 × 1": (png(0, 1, [b""]), "zero pixels"),
+    "png of 1 × 0": (png(1, 0, []), "zero pixels"),
+    "gif of 0 × 0": (gif_of_size(0, 0), "zero pixels"),
+    "bmp of 0 × 0": (bmp_of_size(0, 0), "zero pixels"),
+    "tiff of 0 × 1": (tiff(0, 1, b""), "zero pixels"),
+    "jpeg of 0 × 5": (jpeg_resized(save(Image.new("RGB", (8, 8)), "JPEG"), 0, 5), "zero pixels"),
+    "jpeg of 5 × 0": (jpeg_resized(save(Image.new("RGB", (8, 8)), "JPEG"), 5, 0), "zero pixels"),
+    "png without its pixels": (png(9, 9, []), f"the PNG image is {BROKEN}"),
+    "gif without its pixels": (gif_of_size(9, 9), f"the GIF image is {BROKEN}"),
+    "bmp without its pixels": (bmp_of_size(9, 9), f"the BMP image is {BROKEN}"),
+    "webp without its pixels": (webp_of_size(9, 9), f"the WEBP image is {BROKEN}"),
+    "tiff without its pixels": (tiff(9, 9, b""), f"the TIFF image is {BROKEN}"),
+    "tiff of floats": (
+        tiff(1, 1, struct.pack("<f", 0.5), bits=32, sample_format=3),
+        "TIFF image has pixels of Pillow's mode 'F'; expected 8 or 16 bits per channel",
+    ),
+    "tiff of 32-bit integers": (
+        tiff(1, 1, struct.pack("<i", 5), bits=32, sample_format=2),
+        "mode 'I'; expected 8 or 16",
+    ),
+    "tiff of signed 16-bit integers": (
+        tiff(1, 1, struct.pack("<h", -5), bits=16, sample_format=2),
+        "mode 'I'; expected 8 or 16",
+    ),
+    "tiff of doubles": (
+        tiff(1, 1, struct.pack("<d", 0.5), bits=64, sample_format=3),
+        "pixel format that isn't read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED)
+def test_bad_image_is_refused_with_its_reason(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidImage, match=message):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.9])
+def test_truncated_image_is_refused(
+    file_format: str, options: dict[str, Any], part: float, noise: Image.Image
+) -> None:
+    data = save(noise, file_format, **options)
+    with pytest.raises(InvalidImage, match=r"broken|cut short"):
+        decode(data[: int(len(data) * part)])
+
+
+def test_too_many_bytes() -> None:
+    limits = ImageLimits(max_bytes=1000)
+    with pytest.raises(InvalidImage, match="the image has 1,001 bytes; at most 1,000 are accepted"):
+        decode(bytes(1001), limits)
+    with pytest.raises(InvalidImage, match=NOT_AN_IMAGE):
+        decode(bytes(1000), limits)
+
+
+BOMBS = {
+    "png": png(16000, 16000, [bytes(48000)]),
+    "png of one row": png(2**31 - 1, 1, []),
+    "jpeg": jpeg_resized(save(Image.new("RGB", (8, 8)), "JPEG"), 16000, 16000),
+    "gif": gif_of_size(16000, 16000),
+    "bmp": bmp_of_size(16000, 16000),
+    "webp": webp_of_size(16000, 16000),
+    "tiff": tiff(16000, 16000, b""),
+}
+
+
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
+def test_too_many_pixels_are_refused_before_decoding(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str | None] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loads.append(self.format))
+    with pytest.raises(InvalidImage, match=r"× .* pixels; at most 50,000,000 are accepted"):
+        decode(data)
+    assert loads == []
+
+
+def test_gif_frame_beyond_its_screen_counts() -> None:
+    data = bytearray(gif_of_size(16000, 16000))
+    data[6:10] = struct.pack("<HH", 2, 2)
+    with pytest.raises(InvalidImage, match="16000 × 16000"):
+        decode(bytes(data))
+
+
+def test_huge_tile_of_a_small_tiff_is_refused() -> None:
+    tiled = tiff(64, 64, bytes(100))
+    # Orientation and SamplesPerPixel have defaults, so their entries can become the tile's sizes.
+    for tag, tile_tag in ((274, 322), (277, 323)):
+        at = tiled.index(struct.pack("<HHI", tag, 3, 1))
+        tiled = tiled[:at] + struct.pack("<HHIHH", tile_tag, 3, 1, 20000, 0) + tiled[at + 12 :]
+    with pytest.raises(InvalidImage, match="tiles of 20000 × 20000 = 400,000,000 pixels"):
+        decode(tiled)
+
+
+def test_pixel_limit_is_exact(noise: Image.Image) -> None:
+    data = save(noise, "PNG")
+    assert decode(data, ImageLimits(max_pixels=600)).shape == (20, 30, 3)
+    with pytest.raises(InvalidImage, match="30 × 20 = 600 pixels; at most 599"):
+        decode(data, ImageLimits(max_pixels=599))
+
+
+def test_decode_picture_gives_the_same_pixels(noise: Image.Image) -> None:
+    data = save(noise, "PNG")
+    picture = decode_picture(data)
+    assert picture.mode == "RGB"
+    assert np.array_equal(np.asarray(picture), decode(data))
+
+
+def test_raw_pixels() -> None:
+    data = bytes(range(24))
+    pixels = from_raw(RawImage(data, height=2, width=4))
+    assert pixels.tolist() == np.arange(24).reshape(2, 4, 3).tolist()
+    assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("size", "height", "width", "message"),
+    [
+        (23, 2, 4, r"has 23 bytes; expected height × width × 3 = 2 × 4 × 3 = 24"),
+        (25, 2, 4, r"has 25 bytes"),
+        (0, 0, 4, r"4 × 0 pixels; expected at least 1 × 1"),
+        (0, 4, 0, r"0 × 4 pixels"),
+        (0, 2**32 - 1, 2**32 - 1, r"at most 50,000,000"),
+    ],
+)
+def test_bad_raw_pixels(size: int, height: int, width: int, message: str) -> None:
+    with pytest.raises(InvalidImage, match=message):
+        from_raw(RawImage(bytes(size), height, width))
+
+
+def test_a_file_that_pillow_warns_of_is_decoded_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    # Outside of pytest, whose own warning filters stand before the service's.
+    data, _ = EXACT["png with a broken animation"]
+    program = f"from service.image import decode; print(decode({data!r}).tolist())"
+    subprocess.run(
+        [sys.executable, "-W", "default", "-c", program], check=True, cwd=Path(__file__).parents[2]
+    )
+    assert capfd.readouterr() == ("[[[1, 2, 3]]]\n", "")
+
+
+def seeds() -> list[bytes]:
+    colors = np.random.default_rng(1).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    picture = Image.fromarray(colors)
+    files = [save(picture, kind, exif=exif_with(6)) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
+    files += [save(picture, "GIF"), save(picture, "BMP"), save(picture.convert("CMYK"), "JPEG")]
+    files += [save(picture, "TIFF", compression="tiff_lzw"), save(picture.convert("LA"), "PNG")]
+    files += [
+        save(picture, kind, save_all=True, append_images=[picture.rotate(90)]) for kind in ("PNG", "MPO")
+    ]
+    return files + [data for data, _ in EXACT.values()]
+
+
+SEEDS = seeds()
+SMALL = ImageLimits(max_pixels=100_000)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    data=st.sampled_from(SEEDS),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
+    kept=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+@example(data=SEEDS[0], flips=[], kept=1.0)
+def test_any_damage_gives_pixels_or_invalid_image(
+    data: bytes, flips: list[tuple[float, int]], kept: float
+) -> None:
+    damaged = bytearray(data)
+    for place, bits in flips:
+        damaged[int(place * len(damaged))] ^= bits
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        try:
+            pixels = decode(bytes(damaged[: int(kept * len(damaged))]), SMALL)
+        except InvalidImage:
+            pass
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3
+            assert 1 <= pixels.shape[0] * pixels.shape[1] <= SMALL.max_pixels
+    assert [str(warning.message) for warning in caught] == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=300), magic=st.sampled_from([seed[:16] for seed in SEEDS[:6]] + [b""]))
+def test_arbitrary_bytes_give_pixels_or_invalid_image(data: bytes, magic: bytes) -> None:
+    with contextlib.suppress(InvalidImage):
+        assert decode(magic + data, SMALL).ndim == 3
+
+
+def test_webp_is_compiled_in() -> None:
+    assert features.check("webp"), "Pillow without WebP would refuse a format that the contract promises"
