@@ -1,0 +1,206 @@
+"""What comes in, checked and brought into the form that every engine stores."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest, VectorMismatch
+from service.retrieval.index import CollectionSpec, Item, Metric
+
+MAX_DIMENSION = 65_536
+MAX_FINGERPRINT_BYTES = 512
+MAX_ID_BYTES = 512
+MAX_ATTRIBUTES_BYTES = 64 * 1024
+# Squares of sums of two such lengths still fit float32, in which vectors are compared.
+MAX_LENGTH = 1e18
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items as they are stored, each id once.
+
+    Attributes:
+        ids: the items', in the order in which they are written.
+        vectors: float32 [items, dimension], C-contiguous; of length 1 where the metric is the cosine.
+        attributes: JSON objects; int, float, bool and string stay what they are.
+    """
+
+    ids: list[str]
+    vectors: NDArray[np.float32]
+    attributes: list[str]
+
+
+def check_spec(spec: CollectionSpec) -> None:
+    """Raises:
+    InvalidRequest: the name, dimension or fingerprint can't be used.
+    """
+    if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
+        raise InvalidRequest(
+            f"collection name {_short(spec.name)}; expected 1 to 128 letters, digits, '_', '-' and '.', "
+            "starting with a letter or digit"
+        )
+    if not _is_int(spec.dimension) or not 1 <= spec.dimension <= MAX_DIMENSION:
+        raise InvalidRequest(
+            f"collection {spec.name}: dimension {_short(spec.dimension)}; "
+            f"expected a whole number from 1 to {MAX_DIMENSION:,}"
+        )
+    size = _utf8_size(spec.fingerprint)
+    if size is None or size > MAX_FINGERPRINT_BYTES:
+        raise InvalidRequest(
+            f"collection {spec.name}: fingerprint {_short(spec.fingerprint)}; "
+            f"expected at most {MAX_FINGERPRINT_BYTES} bytes of UTF-8"
+        )
+
+
+def check_top_k(top_k: int) -> None:
+    """Raises:
+    InvalidRequest: it isn't a whole number above 0.
+    """
+    if not _is_int(top_k) or top_k < 1:
+        raise InvalidRequest(f"top_k is {_short(top_k)}; expected a whole number of at least 1")
+
+
+def pack_items(spec: CollectionSpec, items: Sequence[Item]) -> Batch:
+    """Check items and pack them; of several with one id the last is kept, in the place of the first.
+
+    Raises:
+        VectorMismatch: a vector of another dimension.
+        InvalidRequest: an id or attribute that can't be stored, or a vector that isn't finite, is longer
+            than `MAX_LENGTH`, or is zero where the metric is the cosine.
+    """
+    for number, item in enumerate(items):
+        size = _utf8_size(item.id)
+        if size is None or not 1 <= size <= MAX_ID_BYTES:
+            raise InvalidRequest(
+                f"item {number}: id {_short(item.id)}; expected 1 to {MAX_ID_BYTES} bytes of UTF-8"
+            )
+    attributes = [_pack_attributes(item) for item in items]
+    vectors = np.empty((len(items), spec.dimension), np.float32)
+    for number, item in enumerate(items):
+        vector = np.asarray(item.vector)
+        _check_shape(spec, vector, 1, f"the vector of item {_short(item.id)}")
+        with np.errstate(over="ignore"):  # float64 beyond float32: refused below as not finite
+            vectors[number] = vector
+    vectors = _normalise(spec, vectors, lambda number: f"the vector of item {_short(items[number].id)}")
+    last = {item.id: number for number, item in enumerate(items)}
+    if len(last) == len(items):
+        return Batch(list(last), vectors, attributes)
+    kept = list(last.values())
+    return Batch(list(last), vectors[kept], [attributes[number] for number in kept])
+
+
+def pack_queries(spec: CollectionSpec, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Check query vectors, and normalise them where the metric is the cosine.
+
+    Returns:
+        float32 [queries, dimension], C-contiguous.
+
+    Raises:
+        VectorMismatch: queries of another dimension.
+        InvalidRequest: a query that isn't finite, is longer than `MAX_LENGTH`, or is zero where the metric
+            is the cosine.
+    """
+    array = np.asarray(queries)
+    _check_shape(spec, array, 2, "the query")
+    with np.errstate(over="ignore"):  # as above
+        vectors = np.ascontiguousarray(array, np.float32)
+    return _normalise(spec, vectors, lambda number: f"query {number}")
+
+
+def unpack_attributes(text: str) -> Mapping[str, Any]:
+    """The attributes that `pack_items` wrote."""
+    return {} if text == "{}" else json.loads(text)  # most items of a plain index have none
+
+
+def _check_shape(spec: CollectionSpec, array: NDArray[Any], axes: int, what: str) -> None:
+    if array.ndim != axes or array.dtype.kind not in "fiu":
+        expected = "[dimension]" if axes == 1 else "[queries, dimension]"
+        raise InvalidRequest(
+            f"{what} is {array.dtype} of shape {list(array.shape)}; expected float32 {expected}"
+        )
+    if array.shape[-1] != spec.dimension:
+        raise VectorMismatch(
+            f"{what} has dimension {array.shape[-1]}; collection {spec.name} has {spec.dimension}"
+        )
+
+
+def _normalise(
+    spec: CollectionSpec, vectors: NDArray[np.float32], what: Callable[[int], str]
+) -> NDArray[np.float32]:
+    # In float64 no finite float32 vector's length overflows, and none but zero has length zero.
+    lengths = np.sqrt(np.einsum("nd,nd->n", wide := vectors.astype(np.float64), wide))
+    finite = np.isfinite(lengths)
+    if not finite.all():
+        number = int(np.flatnonzero(~finite)[0])
+        place = int(np.flatnonzero(~np.isfinite(vectors[number]))[0])
+        raise InvalidRequest(
+            f"{what(number)} has {vectors[number, place]} at {place}; expected finite float32"
+        )
+    if spec.metric is Metric.COSINE:
+        if not lengths.all():
+            number = int(np.flatnonzero(lengths == 0)[0])
+            raise InvalidRequest(f"{what(number)} is zero; expected a direction, as the metric is the cosine")
+        wide /= lengths[:, None]
+        return wide.astype(np.float32)
+    if lengths.size and lengths.max() > MAX_LENGTH:
+        number = int(lengths.argmax())
+        raise InvalidRequest(
+            f"{what(number)} has length {lengths[number]:.3g}; expected at most {MAX_LENGTH:.0e}"
+        )
+    return vectors
+
+
+def _pack_attributes(item: Item) -> str:
+    if not item.attributes:
+        return "{}"
+    for name, value in item.attributes.items():
+        if not _utf8_size(name) or not _storable(value):
+            raise InvalidRequest(
+                f"item {_short(item.id)}: attribute {_short(name)} is {_short(value)}; expected a name of "
+                "UTF-8 that isn't empty, and a string of UTF-8, a 64-bit int, a finite float or a bool"
+            )
+    text = json.dumps(dict(item.attributes), ensure_ascii=False, separators=(",", ":"))
+    size = len(text.encode())
+    if size > MAX_ATTRIBUTES_BYTES:
+        raise InvalidRequest(
+            f"item {_short(item.id)}: its attributes take {size:,} bytes as JSON; "
+            f"expected at most {MAX_ATTRIBUTES_BYTES:,}"
+        )
+    return text
+
+
+def _storable(value: object) -> bool:
+    match value:
+        case bool():
+            return True
+        case int():
+            return _INT64_MIN <= value <= _INT64_MAX
+        case float():
+            return math.isfinite(value)
+    return _utf8_size(value) is not None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _utf8_size(text: object) -> int | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,204 @@
+"""The record of truth of the embedded engine: one SQLite database, from which all else is rebuilt."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from service.errors import IndexUnusable
+from service.retrieval.checks import Batch
+from service.retrieval.index import CollectionSpec, Metric
+
+FILE_NAME = "record.sqlite"
+# "FOVE": tells our file from another program's database of the same name.
+APPLICATION_ID = 0x464F5645
+# MIGRATIONS[n] brings schema version n to n + 1; the version is the database's user_version. Never
+# edit one that was released: add the next.
+MIGRATIONS = (
+    """
+    CREATE TABLE collections (
+        key INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        dimension INTEGER NOT NULL CHECK (dimension > 0),
+        metric TEXT NOT NULL,
+        fingerprint TEXT NOT NULL
+    );
+    -- A write of an item takes the next sequence number, which is never given out twice; so the order of
+    -- sequence is the order of writing, and what is new since a given number can be read off.
+    CREATE TABLE items (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        collection INTEGER NOT NULL REFERENCES collections (key) ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        vector BLOB NOT NULL,     -- float32, little-endian
+        attributes TEXT NOT NULL, -- a JSON object
+        UNIQUE (collection, id)
+    );
+    -- Ends in the row id, that is in the sequence: a collection is read in order without sorting.
+    CREATE INDEX items_of_collection ON items (collection);
+    """,
+)
+SCHEMA_VERSION = len(MIGRATIONS)
+# A 512-d float32 vector takes 2 kB: at SQLite's default of 4 kB each would have a page to itself.
+_PAGE_BYTES = 16 * 1024
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_READ_BYTES = 8 * 1024 * 1024
+
+
+class Record:
+    """Collections and items on disk; a change is on disk, flushed, when its method returns.
+
+    Not for several threads at once: the index calls it under its write lock. Any failure of SQLite is
+    IndexUnusable, and a failed change has changed nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the database; makes an empty one where there is none, and migrates an older one.
+
+        Raises:
+            IndexUnusable: broken, another program's, or of a newer schema; names the path.
+        """
+        self._path = path
+        with self._translated():
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                self._set_up()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _set_up(self) -> None:
+        execute = self._connection.execute
+        version, application = (
+            _number(execute("PRAGMA user_version")),
+            _number(execute("PRAGMA application_id")),
+        )
+        empty = _number(execute("SELECT count(*) FROM sqlite_master")) == 0
+        if not empty and application != APPLICATION_ID:
+            raise IndexUnusable(f"{self._path}: another program's database; choose another folder")
+        if version > SCHEMA_VERSION:
+            raise IndexUnusable(
+                f"{self._path}: schema version {version}; this release reads up to {SCHEMA_VERSION}: "
+                "use the newer release that wrote it"
+            )
+        if empty:
+            execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        if execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise IndexUnusable(
+                f"{self._path}: this file system can't hold SQLite's write-ahead log; choose a local folder"
+            )
+        # The log is flushed at every commit; WAL's usual NORMAL would lose the last ones with the power.
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA foreign_keys = ON")
+        execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+        for number in range(version, SCHEMA_VERSION):
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1};"
+                f"PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
+            )
+
+    def collections(self) -> list[tuple[int, CollectionSpec]]:
+        """Each collection's key and spec, by name."""
+        with self._translated():
+            rows = self._connection.execute(
+                "SELECT key, name, dimension, metric, fingerprint FROM collections ORDER BY name"
+            ).fetchall()
+        try:
+            return [
+                (key, CollectionSpec(name, dimension, Metric(metric), fingerprint))
+                for key, name, dimension, metric, fingerprint in rows
+            ]
+        except ValueError as error:
+            raise self._broken(f"{error}; expected one of {', '.join(m.value for m in Metric)}") from error
+
+    def read(self, key: int, dimension: int) -> Iterator[Batch]:
+        """The items of a collection in the order of writing, some megabytes at a time."""
+        row_bytes = 4 * dimension
+        with self._translated():
+            cursor = self._connection.execute(
+                "SELECT id, vector, attributes FROM items WHERE collection = ? ORDER BY sequence", (key,)
+            )
+            while rows := cursor.fetchmany(max(1, _READ_BYTES // row_bytes)):
+                ids, blobs, attributes = zip(*rows, strict=True)
+                for name, blob in zip(ids, blobs, strict=True):
+                    if len(blob) != row_bytes:
+                        raise self._broken(f"item {name!r} has {len(blob)} bytes; expected {row_bytes}")
+                vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
+                if not np.isfinite(vectors).all():
+                    raise self._broken("a vector isn't finite")
+                yield Batch(list(ids), vectors, list(attributes))
+
+    def create(self, spec: CollectionSpec) -> int:
+        """Add a collection; returns its key."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO collections (name, dimension, metric, fingerprint) VALUES (?, ?, ?, ?)",
+                (spec.name, spec.dimension, spec.metric.value, spec.fingerprint),
+            )
+            return _number(self._connection.execute("SELECT last_insert_rowid()"))
+
+    def drop(self, key: int) -> None:
+        """Remove a collection with its items."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM collections WHERE key = ?", (key,))
+
+    def write(self, key: int, batch: Batch) -> None:
+        """Write items, in their order, replacing those of the same id."""
+        vectors = batch.vectors.astype("<f4", copy=False)
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO items (collection, id, vector, attributes) VALUES (?, ?, ?, ?)",
+                (
+                    (key, name, vector.tobytes(), attributes)
+                    for name, vector, attributes in zip(batch.ids, vectors, batch.attributes, strict=True)
+                ),
+            )
+
+    def delete(self, key: int, ids: Sequence[str]) -> None:
+        """Remove items."""
+        with self._transaction():
+            self._connection.executemany(
+                "DELETE FROM items WHERE collection = ? AND id = ?", ((key, name) for name in ids)
+            )
+
+    def close(self) -> None:
+        """Bring the log into the database file and close it."""
+        with self._translated():
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._translated():
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    with suppress(sqlite3.Error):  # the first error is the one to tell
+                        self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # The state of the machine: a full disk, a lost mount, no permission.
+            raise IndexUnusable(f"{self._path}: {error}; nothing was changed by this call") from error
+        except sqlite3.Error as error:
+            raise self._broken(str(error)) from error
+
+    def _broken(self, reason: str) -> IndexUnusable:
+        return IndexUnusable(
+            f"{self._path}: broken: {reason}; restore the folder from a backup, or move it away and start "
+            "with an empty one"
+        )
+
+
+def _number(cursor: sqlite3.Cursor) -> int:
+    return int(cursor.fetchone()[0])

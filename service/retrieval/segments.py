@@ -1,0 +1,198 @@
+"""The vectors of one collection in memory: segments that writers add to and searches never wait for.
+
+Every change makes a new tuple of segments and publishes it by one assignment; a search works on the tuple
+that it took, so it sees all of a write or nothing of it. Rows, once visible, don't change: a replaced item
+gets a new row at the end, and its old row is marked dead in the new tuple only. So rows stand in the order
+of writing. When a quarter of a segment is dead its rows are copied into a new one, without the dead.
+
+Segments have a fixed capacity because one growing array would be copied as it grows: both copies at once
+are 1.65 × the memory, and everyone waits. Rows not yet used take address space but no memory.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.retrieval.checks import Batch
+
+MAX_SEGMENT_ROWS = 16_384
+MAX_SEGMENT_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some rows of a collection.
+
+    Attributes:
+        vectors: float32 [capacity, dimension]; rows from `used` on belong to the writer.
+        ids: of the rows; longer than `used` where the writer is ahead.
+        attributes: JSON of the rows, likewise.
+        used: how many rows are written.
+        dead: bool [capacity]: rows that were replaced or deleted; never changed in place.
+        dead_count: how many of them.
+        largest_norm: of any row, rounded up.
+    """
+
+    vectors: NDArray[np.float32]
+    ids: list[str]
+    attributes: list[str]
+    used: int
+    dead: NDArray[np.bool_]
+    dead_count: int
+    largest_norm: float
+
+    @property
+    def live_count(self) -> int:
+        """How many rows can be found."""
+        return self.used - self.dead_count
+
+    def without(self, rows: Sequence[int]) -> "Segment":
+        """The same with these live rows dead."""
+        dead = self.dead.copy()
+        dead[rows] = True
+        return replace(self, dead=dead, dead_count=self.dead_count + len(rows))
+
+    def extended(self, batch: Batch, start: int, stop: int) -> "Segment":
+        """The same with rows `start` to `stop` of the batch at the end; there must be room."""
+        used = self.used + stop - start
+        vectors = batch.vectors[start:stop]
+        self.vectors[self.used : used] = vectors
+        # A change that was prepared and never published may have left its own behind.
+        del self.ids[self.used :], self.attributes[self.used :]
+        self.ids.extend(batch.ids[start:stop])
+        self.attributes.extend(batch.attributes[start:stop])
+        norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max())) * 1.01
+        return replace(self, used=used, largest_norm=max(self.largest_norm, norm))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a write will make of a collection.
+
+    Attributes:
+        segments: by key, in the order of rows.
+        placed: id → row number, for those that the change writes or moves.
+        removed: ids that it deletes.
+    """
+
+    segments: dict[int, Segment]
+    placed: dict[str, int]
+    removed: Sequence[str]
+
+
+class Segments:
+    """All rows of one collection. One writer at a time; readers at any time."""
+
+    def __init__(self, dimension: int, max_rows: int = MAX_SEGMENT_ROWS) -> None:
+        """
+        Args:
+            dimension: of every vector.
+            max_rows: of a segment; fewer where they would take more than `MAX_SEGMENT_BYTES`.
+        """
+        self._dimension = dimension
+        self._capacity = max(1, min(max_rows, MAX_SEGMENT_BYTES // (4 * dimension)))
+        self._segments: dict[int, Segment] = {}
+        # id → segment key × capacity + row: one int an item is the smallest that Python offers.
+        self._rows: dict[str, int] = {}
+        # Held for memory operations only, so that `read` finds rows and segments of one state.
+        self._publishing = threading.Lock()
+
+    def view(self) -> tuple[Segment, ...]:
+        """The collection as it stands; what is written later doesn't change it."""
+        return tuple(self._segments.values())
+
+    def __len__(self) -> int:
+        return sum(segment.live_count for segment in self.view())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def read(self, ids: Iterable[str]) -> list[tuple[Segment, int]]:
+        """Segment and row of each id that is there."""
+        with self._publishing:
+            segments = self._segments
+            rows = [self._rows[name] for name in ids if name in self._rows]
+        places = (divmod(row, self._capacity) for row in rows)
+        return [(segments[key], row) for key, row in places]
+
+    def prepare(self, batch: Batch | None = None, removed: Sequence[str] = ()) -> Change:
+        """Do all of a write that can fail; nobody sees it until it is published, and it may be dropped.
+
+        Args:
+            batch: items to add or replace.
+            removed: ids to delete, each once and all there.
+        """
+        segments, placed = dict(self._segments), dict[str, int]()
+        stale: dict[int, list[int]] = {}
+        for name in chain(batch.ids if batch else (), removed):
+            if name in self._rows:
+                key, row = divmod(self._rows[name], self._capacity)
+                stale.setdefault(key, []).append(row)
+        for key, rows in stale.items():
+            segments[key] = segments[key].without(rows)
+        if any(segments[key].dead_count * 4 >= segments[key].used for key in stale):
+            segments = self._compact(segments, placed)
+        if batch:
+            self._append(segments, placed, batch)
+        return Change(segments, placed, removed)
+
+    def publish(self, change: Change) -> None:
+        """Let everyone see the change, which must be the last one prepared."""
+        with self._publishing:
+            self._rows.update(change.placed)
+            for name in change.removed:
+                del self._rows[name]
+            self._segments = change.segments
+
+    def _append(self, segments: dict[int, Segment], placed: dict[str, int], batch: Batch) -> None:
+        start, total = 0, len(batch.ids)
+        while start < total:
+            key = next(reversed(segments), -1)
+            if key < 0 or segments[key].used == self._capacity:
+                key += 1
+                segments[key] = self._empty()
+            used = segments[key].used
+            stop = min(total, start + self._capacity - used)
+            segments[key] = segments[key].extended(batch, start, stop)
+            first = key * self._capacity + used - start
+            for number in range(start, stop):
+                placed[batch.ids[number]] = first + number
+            start = stop
+
+    def _compact(self, segments: dict[int, Segment], placed: dict[str, int]) -> dict[int, Segment]:
+        """Copy those with a quarter dead, together with neighbours that fit into the same segment."""
+        groups: list[list[int]] = []
+        room = 0
+        for key, segment in segments.items():
+            if groups and segment.live_count <= room:
+                groups[-1].append(key)
+            else:
+                groups.append([key])
+                room = self._capacity
+            room -= segment.live_count
+        compacted: dict[int, Segment] = {}
+        for group in groups:
+            if len(group) == 1 and segments[group[0]].dead_count * 4 < segments[group[0]].used:
+                compacted[group[0]] = segments[group[0]]
+            elif any(segments[key].live_count for key in group):
+                compacted[group[0]] = self._joined([segments[key] for key in group], group[0], placed)
+        return compacted
+
+    def _joined(self, parts: Sequence[Segment], key: int, placed: dict[str, int]) -> Segment:
+        joined = self._empty()
+        for part in parts:
+            rows = np.flatnonzero(~part.dead[: part.used])
+            if rows.size:
+                ids, attributes = ([texts[row] for row in rows] for texts in (part.ids, part.attributes))
+                first = key * self._capacity + joined.used
+                placed.update((name, first + number) for number, name in enumerate(ids))
+                joined = joined.extended(Batch(ids, part.vectors[rows], attributes), 0, len(ids))
+        return joined
+
+    def _empty(self) -> Segment:
+        vectors = np.empty((self._capacity, self._dimension), np.float32)
+        return Segment(vectors, [], [], 0, np.zeros(self._capacity, np.bool_), 0, 0.0)
