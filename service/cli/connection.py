@@ -1,0 +1,74 @@
+"""How the client commands reach the server: their common options, and what a person reads on failure."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import click
+from fovea import Client, FoveaError, Unavailable
+from fovea.client import DEFAULT_TARGET
+
+F = TypeVar("F", bound=Callable[..., object])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+collection_option = click.option(
+    "--collection", default="default", show_default=True, metavar="NAME", help="Collection of images."
+)
+
+
+def server_options(function: F) -> F:
+    """--address and --timeout-s."""
+    timeout = click.option(
+        "--timeout-s",
+        type=click.FloatRange(0, min_open=True),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long each request may take.",
+    )
+    address = click.option(
+        "--address",
+        default=DEFAULT_TARGET,
+        show_default=True,
+        envvar="FOVEA_ADDRESS",
+        show_envvar=True,
+        metavar="HOST:PORT",
+        help="The server.",
+    )
+    return address(timeout(function))
+
+
+def model_options(function: F) -> F:
+    """--model and --version."""
+    version = click.option("--version", metavar="VERSION", help="Default: the loaded one.")
+    model = click.option("--model", metavar="NAME", help="Default: the server's default model.")
+    return model(version(function))
+
+
+@contextmanager
+def connected(address: str, timeout_s: float) -> Iterator[Client]:
+    """A client whose errors end the command with one line and exit status 1."""
+    with Client(address, timeout=timeout_s) as client:
+        try:
+            yield client
+        except Unavailable as error:
+            if error.request_id:  # the server said so itself: it is loading or draining
+                raise click.ClickException(error.message) from error
+            raise click.ClickException(
+                f"no Fovea server answers at {address}; start one with `fovea serve`"
+            ) from error
+        except FoveaError as error:
+            raise click.ClickException(error.message) from error
+
+
+def report(name: str, error: FoveaError) -> None:
+    """One line for one file that failed."""
+    # The message names a file that can't be read already.
+    message = error.message if error.message.startswith(name) else f"{name}: {error.message}"
+    click.secho(message, fg="red", err=True)
+
+
+def exit_status(failed: int) -> None:
+    """End the command; a failure of some files is a failure."""
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,228 @@
+"""The commands that ask a server: classify, embed, models, search."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from fovea import Classification, Embedding, FoveaError, Neighbor, NotFound
+
+from service.cli.connection import (
+    collection_option,
+    connected,
+    exit_status,
+    json_option,
+    model_options,
+    report,
+    server_options,
+)
+from service.cli.output import print_json, print_table
+
+
+def _files_only(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    for photo in value if isinstance(value, tuple) else (value,):
+        if photo is not None and Path(photo).is_dir():
+            raise click.BadParameter(
+                f"{photo} is a folder; give its files, for instance {Path(photo) / '*.jpg'}, "
+                f"or index all of them with `fovea index add {photo}`"
+            )
+    return value
+
+
+photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", callback=_files_only)
+
+
+@click.command()
+@photos_argument
+@model_options
+@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes per photo.")
+@json_option
+@server_options
+def classify(
+    photos: tuple[str, ...],
+    model: str | None,
+    version: str | None,
+    top_k: int,
+    as_json: bool,
+    address: str,
+    timeout_s: float,
+) -> None:
+    """Name what is on photos, best class first.
+
+    A photo that can't be used is reported, the others are answered, and the exit status is 1.
+    """
+    failed = 0
+    with connected(address, timeout_s) as client:
+        results = client.classify_stream(photos, model=model, version=version, top_k=top_k)
+        for photo, result in zip(photos, results, strict=True):
+            if isinstance(result, FoveaError):
+                failed += 1
+                _print_failure(photo, result, as_json)
+            elif as_json:
+                print_json({"photo": photo, **_classification(result)})
+            else:
+                click.secho(photo, bold=True)
+                for score in result.classes:
+                    click.echo(f"  {score.probability:6.1%}  {score.label}")
+    exit_status(failed)
+
+
+@click.command()
+@photos_argument
+@model_options
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.npz",
+    help="Write `vectors` (float32 [photos, dimension]), `photos`, `model`, `version` and `fingerprint`.",
+)
+@json_option
+@server_options
+def embed(
+    photos: tuple[str, ...],
+    model: str | None,
+    version: str | None,
+    output: Path | None,
+    as_json: bool,
+    address: str,
+    timeout_s: float,
+) -> None:
+    """Turn photos into vectors: into a NumPy file, or as JSON lines.
+
+    A photo that can't be used is reported and left out, and the exit status is 1.
+    """
+    if (output is None) != as_json:
+        raise click.UsageError("say where the vectors go: either --output vectors.npz or --json")
+    failed = 0
+    found: list[tuple[str, Embedding]] = []
+    with connected(address, timeout_s) as client:
+        results = client.embed_stream(photos, model=model, version=version)
+        for photo, result in zip(photos, results, strict=True):
+            if isinstance(result, FoveaError):
+                failed += 1
+                _print_failure(photo, result, as_json)
+            elif as_json:
+                print_json({"photo": photo, **asdict(result), "vector": result.vector.tolist()})
+            else:
+                found.append((photo, result))
+    if output is not None and found:
+        _write(output, found)
+        first = found[0][1]
+        click.echo(
+            f"{output}: {len(found)} vectors of {len(first.vector)} numbers, "
+            f"by {first.model} version {first.version}"
+        )
+    exit_status(failed)
+
+
+@click.command()
+@json_option
+@server_options
+def models(as_json: bool, address: str, timeout_s: float) -> None:
+    """List the models that the server has."""
+    with connected(address, timeout_s) as client:
+        found = client.models()
+    if as_json:
+        for model in found:
+            print_json(asdict(model))
+        return
+    header = ("MODEL", "VERSION", "DEFAULT", "ARCHITECTURE", "INPUT", "CLASSES", "EMBEDDING", "RUNS ON")
+    print_table(
+        header,
+        [
+            (
+                model.name,
+                model.version,
+                "yes" if model.is_default else "",
+                model.architecture,
+                f"{model.input_height}×{model.input_width}",
+                len(model.labels),
+                model.embedding_dimension,
+                f"{model.execution_provider.removesuffix('ExecutionProvider')} {model.precision}",
+            )
+            for model in found
+        ],
+    )
+
+
+@click.command()
+@click.argument("photo", required=False, callback=_files_only)
+@click.option("--id", "item_id", metavar="ID", help="Look for what is like this stored image instead.")
+@collection_option
+@click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="How many to find.")
+@json_option
+@server_options
+def search(
+    photo: str | None,
+    item_id: str | None,
+    collection: str,
+    top_k: int,
+    as_json: bool,
+    address: str,
+    timeout_s: float,
+) -> None:
+    """Find the indexed images that look most like PHOTO, nearest first.
+
+    Index a folder first: fovea index add FOLDER.
+    """
+    if (photo is None) == (item_id is None):
+        raise click.UsageError("give either a photo or --id")
+    with connected(address, timeout_s) as client:
+        try:
+            neighbors = client.search(collection, image=photo, id=item_id, top_k=top_k)
+        except OSError as error:
+            raise click.ClickException(f"{photo} can't be read: {error.strerror or error}") from error
+        except NotFound as error:
+            hint = "" if item_id else "; index a folder of photos with `fovea index add FOLDER`"
+            raise click.ClickException(error.message + hint) from error
+    if as_json:
+        for neighbor in neighbors:
+            print_json(asdict(neighbor))
+    elif neighbors:
+        print_table(("SCORE", "LABEL", "IMAGE"), [_row(neighbor) for neighbor in neighbors])
+    else:
+        click.echo(f"collection {collection!r} has nothing else to find")
+
+
+def _row(neighbor: Neighbor) -> tuple[object, ...]:
+    label, path = neighbor.attributes.get("label", ""), neighbor.attributes.get("path", neighbor.id)
+    return f"{neighbor.score:.4f}", label, path
+
+
+def _classification(result: Classification) -> dict[str, Any]:
+    fields = asdict(result)
+    del fields["logits"]
+    return fields
+
+
+def _print_failure(photo: str, error: FoveaError, as_json: bool) -> None:
+    if isinstance(error, NotFound):  # the model, which no other photo will find either
+        raise error
+    if as_json:
+        print_json({"photo": photo, "error": {"code": error.code, "message": error.message}})
+    else:
+        report(photo, error)
+
+
+def _write(path: Path, found: list[tuple[str, Embedding]]) -> None:
+    first = found[0][1]
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                vectors=np.stack([embedding.vector for _, embedding in found]),
+                photos=np.array([photo for photo, _ in found]),
+                model=np.array(first.model),
+                version=np.array(first.version),
+                fingerprint=np.array(first.fingerprint),
+            )
+        partial.replace(path)
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (classify, embed, models, search)
