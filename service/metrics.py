@@ -18,8 +18,9 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 class Metrics:
     """Counters and histograms; label values are bounded: known methods, models, codes and reasons."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """Register every metric on `registry`; on a new one if none is given."""
+        self.registry = registry = registry or CollectorRegistry()
         self.requests = Counter(
             "fovea_requests_total",
             "Calls that ended, by gRPC status.",

@@ -134,7 +134,10 @@ class Pipeline:
     async def _infer_one(self, model: Model, image: ImageSource, deadline: float) -> Outputs | RequestError:
         try:
             array = await self._decode(model, image, deadline)
-            return await model.batcher.submit(array, deadline)
+            outputs = await model.batcher.submit(array, deadline)
+            if not outputs.finite():
+                raise InferenceFailed("the model gave values that aren't finite for this image")
+            return outputs
         except (InvalidImage, InferenceFailed) as error:
             return error
 

@@ -23,7 +23,6 @@ from fovea.v1 import (
 )
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from service.config import Config
 from service.errors import ConfigError
@@ -66,7 +65,7 @@ class Server:
             StartError: says what can't be used.
         """
         self._config = config
-        self._metrics = Metrics(CollectorRegistry())
+        self._metrics = Metrics()
         self._repository = ModelRepository(config, self._metrics)
         self._index = EmbeddedIndex(config.index_path)
         self._pipeline = Pipeline(self._repository, config, self._metrics)

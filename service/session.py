@@ -24,6 +24,10 @@ class Outputs:
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32]
 
+    def finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return bool(np.isfinite(self.logits).all() and np.isfinite(self.embedding).all())
+
     def split(self) -> "list[Outputs]":
         """One per image, in order."""
         return [Outputs(*pair) for pair in zip(self.logits, self.embedding, strict=True)]

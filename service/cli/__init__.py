@@ -1,0 +1,14 @@
+"""The `fovea` command: the server, and what a caller does from a terminal."""
+
+import click
+
+from service.cli.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fovea-serving", prog_name="fovea")
+def main() -> None:
+    """Fovea: classify images, embed them, and find similar ones, over gRPC."""
+
+
+main.add_command(serve)

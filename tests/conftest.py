@@ -1,0 +1,29 @@
+"""What many tests share: a running server with small real models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packages import write_colors, write_not_finite
+from tests.servers import ServerProcess
+
+PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with the models `colors` (the default) and `broken`, for tests that leave it as it is."""
+    folder = tmp_path_factory.mktemp("server")
+    write_colors(folder / "models")
+    write_not_finite(folder / "models")
+    with ServerProcess(folder / "models", folder / "index", "--default-model", "colors") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Real photographs, where they lie beside the checkout."""
+    if not PHOTOS.is_dir():
+        pytest.skip(f"no photographs at {PHOTOS}")
+    return sorted(PHOTOS.glob("*.JPEG"))

@@ -1,0 +1,138 @@
+"""Small real model packages, built node by node, whose right answers a test can work out by itself."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+SIZE = 8
+LABELS = ("red", "green", "blue")
+EMBEDDING_DIMENSION = SIZE * 3
+
+
+def colors_logits(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the colors model says of one preprocessed image: the mean of each channel over 16."""
+    means: NDArray[np.float32] = image.mean(axis=(0, 1), dtype=np.float32)
+    return means / np.float32(16)
+
+
+def colors_embedding(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Its embedding: the mean of each column and channel plus one, L2-normalised, float32 [24]."""
+    columns: NDArray[np.float32] = image.mean(axis=0, dtype=np.float32).reshape(-1) + np.float32(1)
+    return columns / np.linalg.norm(columns)
+
+
+def write_colors(repository: Path, name: str = "colors", version: str = "1", **changes: Any) -> Path:
+    """A model that names the strongest colour of an 8 × 8 image; returns the package's folder."""
+    return _write(repository, name, version, _colors_graph(), changes)
+
+
+def write_slow(repository: Path, name: str = "slow", *, side: int = 1600, products: int = 4) -> Path:
+    """The colors model with matrix products in front, so that each run takes a good part of a second."""
+    return _write(repository, name, "1", _colors_graph(side=side, products=products), {})
+
+
+def write_not_finite(repository: Path, name: str = "broken") -> Path:
+    """A model whose logits are NaN for a black image, and right for others."""
+    return _write(repository, name, "1", _colors_graph(nan_when_black=True), {})
+
+
+def _colors_graph(*, side: int = 0, products: int = 0, nan_when_black: bool = False) -> onnx.ModelProto:
+    constants = {"sixteen": np.float32(16), "one": np.float32(1), "flat": np.array([-1, SIZE * 3], np.int64)}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "rows_columns"], ["means"], keepdims=0),
+        helper.make_node("Div", ["means", "sixteen"], ["plain_logits"]),
+        helper.make_node("ReduceMean", ["pixels", "rows"], ["columns"], keepdims=0),
+        helper.make_node("Reshape", ["columns", "flat"], ["vector"]),
+        helper.make_node("Add", ["vector", "one"], ["shifted"]),
+        helper.make_node("LpNormalization", ["shifted"], ["embedding"], axis=1, p=2),
+    ]
+    constants["rows_columns"] = np.array([1, 2], np.int64)
+    constants["rows"] = np.array([1], np.int64)
+    if products:
+        # Depends on the input, so that no optimizer works it out beforehand; adds nothing to the logits.
+        constants |= {"shape": np.array([side, side], np.int64), "zero": np.float32(0)}
+        nodes += [
+            helper.make_node("ReduceMean", ["pixels"], ["brightness"], keepdims=0),
+            helper.make_node("Expand", ["brightness", "shape"], ["product0"]),
+        ]
+        for i in range(products):
+            nodes.append(helper.make_node("MatMul", [f"product{i}", "product0"], [f"raw{i}"]))
+            nodes.append(helper.make_node("Tanh", [f"raw{i}"], [f"product{i + 1}"]))
+        nodes += [
+            helper.make_node("ReduceMean", [f"product{products}"], ["scalar"], keepdims=0),
+            helper.make_node("Mul", ["scalar", "zero"], ["nothing"]),
+            helper.make_node("Add", ["plain_logits", "nothing"], ["logits"]),
+        ]
+    elif nan_when_black:
+        nodes += [
+            helper.make_node("Div", ["plain_logits", "plain_logits"], ["ones"]),  # 0 ÷ 0 is NaN
+            helper.make_node("Mul", ["plain_logits", "ones"], ["logits"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Identity", ["plain_logits"], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "colors",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", EMBEDDING_DIMENSION]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _write(
+    repository: Path, name: str, version: str, model: onnx.ModelProto, changes: dict[str, Any]
+) -> Path:
+    folder = repository / name / version
+    folder.mkdir(parents=True)
+    content = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(content)
+    manifest = manifest_document(name, version, hashlib.sha256(content).hexdigest()) | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def manifest_document(name: str, version: str, sha256: str) -> dict[str, Any]:
+    """The colors model's manifest."""
+    agreement = {"images": 1, "top1_agreement": 1.0, "max_relative_error": 0.0, "embedding_cosine": 1.0}
+    return {
+        "schema_version": 1,
+        "name": name,
+        "version": version,
+        "architecture": "mean-color",
+        "task": "single_label",
+        "input": {
+            "name": "image", "dtype": "uint8", "layout": "NHWC", "color_order": "RGB",
+            "height": SIZE, "width": SIZE,
+        },
+        "preprocessing": {
+            "resize_short_side": SIZE, "interpolation": "bilinear", "antialias": True,
+            "normalization": {"in_graph": True, "mean": [0, 0, 0], "std": [1, 1, 1]},
+        },
+        "outputs": {
+            "logits": {"name": "logits", "dimension": len(LABELS)},
+            "embedding": {"name": "embedding", "dimension": EMBEDDING_DIMENSION, "l2_normalized": True},
+        },
+        "labels": list(LABELS),
+        "temperature": 1.0,
+        "variants": [
+            {"file": "model.onnx", "sha256": sha256, "precision": "fp32", "provider": "any",
+             "agreement": agreement}
+        ],
+        "provenance": {
+            "created": "2026-01-01T00:00:00Z", "training_data": "none", "recipe": "built by hand",
+            "commit": "", "licence": "",
+        },
+    }  # fmt: skip
