@@ -137,20 +137,25 @@ def _find(root: Path, folder: Path, classes: tuple[str, ...]) -> _Files:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images_under(folder / name)
+        found = images_under(folder / name)
         paths += found
         labels += [label] * len(found)
     return _Files(paths, labels, [path.relative_to(root).as_posix() for path in paths])
 
 
-def _images_under(folder: Path) -> list[Path]:
+def images_under(folder: Path) -> list[Path]:
+    """Every file below `folder` whose suffix is in `SUFFIXES`, sorted; hidden ones are passed over."""
     found = [
         Path(parent, file)
         for parent, _, files in os.walk(folder, followlinks=True)
         for file in files
-        if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
+        if Path(file).suffix.lower() in SUFFIXES
     ]
-    return sorted(found)
+    return sorted(path for path in found if not _is_hidden(path.relative_to(folder)))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _check_counts(part: str, files: _Files, classes: tuple[str, ...]) -> None:

@@ -65,11 +65,9 @@ def resolve(options: FitOptions, design: Architecture, dataset: Dataset) -> RunC
     # Goyal et al. 2017 (arXiv:1706.02677): in proportion to the batch; a tenth for weights that know already.
     usual_rate = suits.learning_rate or 0.1 * batch_size / 256
     input_size = _or(options.input_size, suits.input_size or design.input_size)
-    # The architecture's own margin around the crop.
-    margin = round(input_size * design.resize_size / design.input_size)
     try:
         preprocessing = Preprocessing(
-            resize_short_side=_or(options.resize_size, margin),
+            resize_short_side=_or(options.resize_size, design.resize_for(input_size)),
             crop_height=input_size,
             crop_width=input_size,
             interpolation=options.interpolation,

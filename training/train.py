@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -75,6 +76,7 @@ def fit(options: FitOptions, say: Callable[[str], None]) -> Summary:
         _transfer(model, options.init_weights, say)
     folder = make_run_folder(options.output, dataset.name, design.name)
     run_config.write_config(folder, config)
+    _write_splits(folder, dataset, Path(options.data))
     say(_opening(config, model, dataset, folder))
 
     started = time.monotonic()
@@ -191,6 +193,18 @@ def _checked_data(options: FitOptions, say: Callable[[str], None]) -> Dataset:
     if dataset.skipped:
         say(f"left out {dataset.skipped} broken image file{'s' * (dataset.skipped != 1)}")
     return dataset
+
+
+def _write_splits(folder: Path, dataset: Dataset, root: Path) -> None:
+    """Leave splits.json: which files are val and test, relative to the data folder; train is the rest."""
+    files = {
+        name: [source.relative_to(root).as_posix() for source in split.sources]
+        for name, split in (("val", dataset.val), ("test", dataset.test))
+        if not isinstance(split.sources, np.ndarray)
+    }
+    if files:
+        text = json.dumps(files, indent=0, ensure_ascii=True) + "\n"
+        (folder / "splits.json").write_text(text, encoding="utf-8")
 
 
 def _transfer(model: Classifier, path: Path, say: Callable[[str], None]) -> None:

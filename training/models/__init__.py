@@ -26,6 +26,10 @@ class Architecture:
     input_size: int
     resize_size: int
 
+    def resize_for(self, input_size: int) -> int:
+        """What the short side is brought to for another input size: the same margin around the crop."""
+        return round(input_size * self.resize_size / self.input_size)
+
 
 ARCHITECTURES: dict[str, Architecture] = {
     entry.name: entry

@@ -1,0 +1,119 @@
+"""A network → the ONNX graph that the service runs."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from training.errors import ExportError
+from training.models import Classifier
+from training.normalization import Normalization
+
+INPUT, LOGITS, EMBEDDING = "image", "logits", "embedding"
+# Small enough to leave every real vector alone, large enough that a zero vector stays zero.
+_EPSILON = 1e-12
+_OPSET = 18
+
+
+class Served(nn.Module):
+    """Pixels in, logits and unit-length embeddings out.
+
+    Args:
+        model: its features and head.
+        normalization: goes before it.
+    """
+
+    def __init__(self, model: Classifier, normalization: Normalization) -> None:
+        super().__init__()
+        self.normalization = normalization
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Uint8 [batch, height, width, 3] → float32 [batch, classes] and [batch, embedding_dimension]."""
+        pooled = self.model.features(self.normalization(image))
+        logits = self.model.fc(pooled)
+        length = torch.linalg.vector_norm(pooled, dim=1, keepdim=True)
+        return logits, pooled / length.clamp_min(_EPSILON)
+
+
+def write_graph(served: Served, height: int, width: int, facts: Mapping[str, Any], path: Path) -> None:
+    """Export to one ONNX file, with the batch dimension left open.
+
+    Args:
+        served: on the CPU, in evaluation mode.
+        height, width: of the input.
+        facts: the manifest's, kept in the file's metadata under `fovea.manifest`, so that the file can
+            travel alone.
+        path: of the file.
+
+    Raises:
+        ExportError: PyTorch can't export the network.
+    """
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    try:
+        with _quiet():
+            torch.onnx.export(
+                served,
+                (example,),
+                path,
+                input_names=[INPUT],
+                output_names=[LOGITS, EMBEDDING],
+                dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                external_data=False,
+                opset_version=_OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many kinds
+        raise ExportError(
+            f"PyTorch can't export {type(served.model).__name__} to ONNX: {_first_line(error)}"
+        ) from error
+    graph = onnx.load(path)
+    _forget_sources(graph)
+    simple = ("name", "version", "architecture", "task", "schema_version")
+    metadata = {f"fovea.{key}": str(facts[key]) for key in simple}
+    metadata["fovea.manifest"] = json.dumps(facts, ensure_ascii=False)
+    onnx.helper.set_model_props(graph, metadata)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def _forget_sources(graph: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: they hold stack traces with paths of this machine."""
+    parts = graph.graph
+    del graph.metadata_props[:], parts.metadata_props[:]
+    for node in parts.node:
+        del node.metadata_props[:]
+    for weight in parts.initializer:
+        del weight.metadata_props[:]
+    for value in (*parts.value_info, *parts.input, *parts.output):
+        del value.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter says that no user can act on, and nothing else."""
+    # It regrets at warning level that torchvision, which no network here needs, isn't installed.
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registry.level
+    registry.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # PyTorch's own use, inside copyreg, of a class that PyTorch deprecates.
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
+            yield
+    finally:
+        registry.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

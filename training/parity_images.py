@@ -1,0 +1,72 @@
+"""Real pictures to compare ONNX Runtime with PyTorch on, as the service would hand them to the graph."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.errors import InvalidImage
+from service.preprocess import Preprocessing, preprocess
+from training.errors import ExportError
+from training.folder import images_under
+from training.splits import Split
+
+# Enough to meet every class of a usual data set; more only takes longer.
+MAX_IMAGES = 128
+_PHOTO_CROPS = 24
+
+
+def sample_photos(spec: Preprocessing) -> NDArray[np.uint8]:
+    """Always the same crops of the two photographs that scikit-learn brings along.
+
+    Returns:
+        uint8 [24, crop_height, crop_width, 3].
+    """
+    # Needed for networks without a data set only, and slow to import.
+    from sklearn.datasets import load_sample_images
+
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    draw = random.Random(0)  # noqa: S311 - which crops, not secrets
+    crops = []
+    for index in range(_PHOTO_CROPS):
+        photo = photos[index % len(photos)]
+        side = draw.randint(min(photo.size) // 4, min(photo.size))
+        left, top = draw.randint(0, photo.width - side), draw.randint(0, photo.height - side)
+        crops.append(preprocess(photo.crop((left, top, left + side, top + side)), spec))
+    return np.stack(crops)
+
+
+def folder_images(folder: Path, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Up to `MAX_IMAGES` of the images under `folder`, evenly spread, as the service would see them.
+
+    Returns:
+        uint8 [count, crop_height, crop_width, 3].
+
+    Raises:
+        ExportError: there are none, or one is broken.
+    """
+    paths = images_under(folder)
+    if not paths:
+        raise ExportError(f"no images to compare on in {folder}")
+    return split_images(Split(paths, np.zeros(len(paths), np.int64)), spec)
+
+
+def split_images(split: Split, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Likewise of a split.
+
+    Raises:
+        ExportError: one is broken or gone.
+    """
+    indices = np.unique(np.linspace(0, len(split) - 1, MAX_IMAGES).round().astype(int))
+    pixels = []
+    for index in indices.tolist():
+        try:
+            pixels.append(preprocess(split.picture(index), spec))
+        except (InvalidImage, OSError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise ExportError(
+                f"can't compare on {split.sources[index]}: {reason}; --images names another folder"
+            ) from error
+    return np.stack(pixels)

@@ -1,0 +1,116 @@
+"""A run of `fovea-train fit` → a model package."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from training.checkpoint import load_checkpoint
+from training.config import read_config
+from training.data import Split, digits
+from training.errors import RunError
+from training.export import Exported, export_package
+from training.models import architecture
+from training.package import Provenance
+from training.parity_images import folder_images, split_images
+from training.weights import load_weights
+
+
+def export_run(
+    run: Path,
+    *,
+    checkpoint: str,
+    repository: Path,
+    name: str | None = None,
+    version: int | None = None,
+    licence: str = "",
+    images: Path | None = None,
+) -> Exported:
+    """Publish a checkpoint of a run of `fovea-train fit`.
+
+    Args:
+        run: its folder.
+        checkpoint: 'best' or 'last'.
+        repository: made if missing.
+        name: None calls it <data>-<architecture>.
+        version: None takes the next free one.
+        licence: of the weights.
+        images: a folder to compare on instead of the run's test split.
+
+    Raises:
+        TrainingError: one of `errors.py`.
+    """
+    config = read_config(run)
+    labels = config.data.labels
+    model = architecture(config.model.architecture).build(len(labels))
+    path = run / "checkpoints" / f"{checkpoint}.pt"
+    saved = load_checkpoint(path)
+    load_weights(model, saved.model, str(path))
+    metrics: dict[str, float] = {"val_accuracy": saved.val_accuracy}
+    if checkpoint == "best":
+        metrics |= _test_scores(run)
+    data_name = Path(config.data.source).name or "data"
+    if images is not None:
+        pixels = folder_images(images, config.preprocessing)
+    else:
+        pixels = split_images(_test_split(run, config.data.source), config.preprocessing)
+    return export_package(
+        model,
+        repository=repository,
+        name=name or _safe_name(f"{data_name}-{config.model.architecture}"),
+        labels=labels,
+        architecture=config.model.architecture,
+        preprocessing=config.preprocessing,
+        mean=config.normalization.mean,
+        std=config.normalization.std,
+        images=pixels,
+        version=version,
+        provenance=Provenance(
+            training_data=f"{data_name}: {config.data.train_images} images; {config.data.splits}",
+            recipe=config.run.command,
+            licence=licence,
+            metrics=metrics,
+        ),
+    )
+
+
+def newest_run(runs: Path) -> Path:
+    """The run that was started last and has a checkpoint.
+
+    Raises:
+        RunError: there is none.
+    """
+    found = [
+        path.parent for path in runs.glob("*/config.toml") if (path.parent / "checkpoints/best.pt").exists()
+    ]
+    if not found:
+        raise RunError(
+            f"no run with a checkpoint in {runs}/; train one with fovea-train fit, or name one with --run"
+        )
+    return max(found, key=lambda run: ((run / "config.toml").stat().st_mtime_ns, run.name))
+
+
+def _test_split(run: Path, source: str) -> Split:
+    if source == "digits":
+        return digits().test
+    try:
+        names = json.loads((run / "splits.json").read_text(encoding="utf-8"))["test"]
+        return Split([Path(source, name) for name in names], np.zeros(len(names), np.int64))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run / 'splits.json'}: can't be read: {error}") from error
+
+
+def _test_scores(run: Path) -> dict[str, float]:
+    """The scores that `fit` left; none where the run was stopped before its end."""
+    try:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        return {key: float(summary[key]) for key in ("test_accuracy", "test_top5_accuracy", "test_images")}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run / 'summary.json'}: not the summary of a run: {error}") from error
+
+
+def _safe_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip("_.-")[:128]
