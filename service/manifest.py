@@ -6,6 +6,7 @@ The contract is protos/manifest.schema.json; a test holds the two against each o
 import hashlib
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,11 @@ def read_manifest(folder: Path) -> Manifest:
             raise ManifestError(f"{path}: more than {MAX_MANIFEST_BYTES:,} bytes; not a manifest")
         content = path.read_bytes()
         document = json.loads(content)
+        # Lone surrogates, which only an escape can bring in, couldn't be sent to any caller.
+        json.dumps(document, ensure_ascii=False).encode()
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path}: not JSON: {error}") from error
     manifest = _parse(_Reader(path, "", document), folder, hashlib.sha256(content).hexdigest())
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
@@ -215,7 +218,11 @@ class _Reader:
 
     def positive(self, name: str) -> float:
         value = self._get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not 0 < value <= sys.float_info.max
+        ):
             raise self.error(name, value, "a number above 0")
         return float(value)
 
