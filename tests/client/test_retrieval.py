@@ -1,0 +1,141 @@
+"""Collections through the client, against a real server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import fovea
+import numpy as np
+import pytest
+from fovea import Client, Item, Query
+
+from tests.client.pictures import BROKEN, expected_embedding, of_class
+
+
+@pytest.fixture
+def collection(client: Client, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A collection of the default model with a red, a green and a blue image."""
+    name = request.node.name[:100].replace("[", "-").replace("]", "")
+    client.create_collection(name)
+    items = [Item(label, image=of_class(i), attributes={"n": i}) for i, label in enumerate("rgb")]
+    assert [result.error for result in client.upsert(name, items)] == [None] * 3
+    yield name
+    client.drop_collection(name)
+
+
+def test_a_collection_takes_its_models_dimension(client: Client, collection: str) -> None:
+    found = client.collection(collection)
+    assert (found.dimension, found.metric, found.count, found.model) == (24, "cosine", 3, "colors")
+    assert found.fingerprint == client.model().fingerprint
+    assert found in client.collections()
+    with pytest.raises(fovea.AlreadyExists, match=collection):
+        client.create_collection(collection)
+
+
+def test_search_by_image_vector_and_id_agree(client: Client, collection: str) -> None:
+    by_image = client.search(collection, image=of_class(1, 210), top_k=2)
+    by_vector = client.search(collection, vector=expected_embedding(of_class(1, 210)), top_k=2)
+    by_embedding = client.search(collection, vector=client.embed(of_class(1, 210)), top_k=2)
+    assert [neighbor.id for neighbor in by_image][0] == "g"
+    assert len(by_image) == 2
+    assert by_image[0].attributes == {"n": 1}
+    assert by_image[0].score > by_image[1].score
+    for other in (by_vector, by_embedding):
+        assert [neighbor.id for neighbor in other] == [neighbor.id for neighbor in by_image]
+        assert other[0].score == pytest.approx(by_image[0].score, abs=1e-5)
+    by_id = client.search(collection, id="g")
+    assert {neighbor.id for neighbor in by_id} == {"r", "b"}
+    with pytest.raises(fovea.NotFound, match="missing"):
+        client.search(collection, id="missing")
+
+
+def test_search_batch_fails_query_by_query(client: Client, collection: str) -> None:
+    queries = [Query(image=of_class(2)), Query(image=BROKEN), Query(id="missing"), Query(id="r")]
+    first, second, third, fourth = client.search_batch(collection, queries, top_k=1)
+    assert isinstance(first, list)
+    assert first[0].id == "b"
+    assert isinstance(second, fovea.InvalidArgument)
+    assert isinstance(third, fovea.NotFound)
+    assert isinstance(fourth, list)
+    with pytest.raises(ValueError, match="exactly one"):
+        client.search(collection)
+    with pytest.raises(ValueError, match="exactly one"):
+        client.search(collection, id="r", image=of_class(0))
+
+
+def test_upsert_fails_item_by_item_and_splits(client: Client, collection: str) -> None:
+    items = [Item(f"{i:03d}", image=of_class(i)) for i in range(70)]
+    items[40] = Item("bad", image=BROKEN)
+    items[41] = Item("gone", image="no/such/file.png")
+    results = client.upsert(collection, items)
+    assert [result.id for result in results] == [item.id for item in items]
+    assert {result.id for result in results if result.error is not None} == {"bad", "gone"}
+    assert client.count(collection) == 3 + 68
+    with pytest.raises(ValueError, match="either image= or vector="):
+        Item("both", image=of_class(0), vector=[1.0])
+
+
+def test_get_delete_and_count(client: Client, collection: str) -> None:
+    there = client.get(collection, ["b", "missing", "r"], include_vectors=True)
+    assert [item.id for item in there] == ["b", "r"]
+    assert there[0].vector is not None
+    np.testing.assert_allclose(there[0].vector, expected_embedding(of_class(2)), rtol=1e-5)
+    assert client.get(collection, ["b"])[0].vector is None
+    with pytest.raises(TypeError, match="put 'rgb' into a list"):
+        client.delete(collection, "rgb")
+    assert client.delete(collection, ["r", "missing"]) == 1
+    assert client.count(collection) == 2
+
+
+def test_attributes_keep_their_types(client: Client, collection: str) -> None:
+    attributes: dict[str, Any] = {"s": "ü", "i": -(2**63), "f": 0.5, "yes": True, "no": False, "zero": 0}
+    client.upsert(collection, [Item("a", image=of_class(0), attributes=attributes)])
+    stored = client.get(collection, ["a"])[0].attributes
+    assert {key: (type(value), value) for key, value in stored.items()} == {
+        key: (type(value), value) for key, value in attributes.items()
+    }
+    client.upsert(collection, [Item("a", image=of_class(0), attributes={"n": np.int64(3)})])  # type: ignore[dict-item] # NumPy's scalars are taken too
+    assert client.get(collection, ["a"])[0].attributes == {"n": 3}
+    with pytest.raises(ValueError, match="'big' is 9223372036854775808; expected an integer of 64 bits"):
+        client.upsert(collection, [Item("a", image=of_class(0), attributes={"big": 2**63})])
+    with pytest.raises(TypeError, match="'l' is a list; expected str, int, float or bool"):
+        client.upsert(collection, [Item("a", image=of_class(0), attributes={"l": [1]})])  # type: ignore[dict-item] # the mistake that is tested
+
+
+def test_the_callers_own_vectors(client: Client) -> None:
+    made = client.create_collection("own", metric="l2", dimension=2, fingerprint="mine")
+    try:
+        assert (made.dimension, made.metric, made.fingerprint) == (2, "l2", "mine")
+        items = [Item("near", vector=[0.0, 1.0]), Item("far", vector=np.array([9.0, 9.0]))]
+        client.upsert("own", items, fingerprint="mine")
+        found = client.search("own", vector=[0.0, 0.0], top_k=2)
+        assert [(each.id, round(each.score, 3)) for each in found] == [("near", -1.0), ("far", -12.728)]
+        with pytest.raises(fovea.FailedPrecondition, match="mine"):
+            client.search("own", vector=[0.0, 0.0], fingerprint="other")
+        with pytest.raises(ValueError, match=r"shape \[dimension\]; got \[1, 2\]"):
+            client.search("own", vector=[[0.0, 0.0]])
+    finally:
+        client.drop_collection("own")
+    with pytest.raises(fovea.NotFound):
+        client.collection("own")
+
+
+def test_embeddings_bring_their_fingerprint(client: Client, collection: str) -> None:
+    other = fovea.Embedding(expected_embedding(of_class(0)), "other:fp32", "other", "1")
+    with pytest.raises(fovea.FailedPrecondition):
+        client.upsert(collection, [Item("x", vector=other)])
+    with pytest.raises(ValueError, match="different models"):
+        client.upsert(collection, [Item("x", vector=other), Item("y", vector=client.embed(of_class(0)))])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "hamming"}, "metric is 'hamming'; expected one of cosine, inner_product, l2"),
+        ({"model": "colors", "dimension": 3}, "either model= .* or dimension="),
+        ({"fingerprint": "f"}, "fingerprint= needs dimension="),
+        ({"dimension": 0}, "dimension is 0"),
+    ],
+)
+def test_wrong_collections_are_refused(client: Client, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        client.create_collection("never", **options)
