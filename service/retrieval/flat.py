@@ -9,7 +9,7 @@ given how far rounding can be off; else (many rows as near as the last) every ro
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -39,8 +39,7 @@ _FLOAT32_EPSILON = 2.0**-24
 _FLOAT32_TINY = 2.0**-126
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):  # made in half the time of a frozen dataclass, which counts here
     """A row that was found.
 
     Attributes:
