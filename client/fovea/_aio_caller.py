@@ -32,7 +32,7 @@ class AsyncCaller:
     async def send(self, method: Any, request: Any, deadline: Deadline) -> Any:
         """One request."""
         try:
-            return await method(request, timeout=deadline.left(), metadata=self._metadata)
+            return await method(request, timeout=deadline.left_for_call(), metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 

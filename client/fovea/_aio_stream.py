@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -27,17 +28,16 @@ class _Mark(Enum):
 class _Feed:
     """The sending side, a task of its own."""
 
-    def __init__(self, call: Any, operation: Any, images: Images, window: int, timeout_ms: int) -> None:
+    def __init__(self, call: Any, operation: Any, window: int, timeout_ms: int) -> None:
         self.sent: asyncio.Queue[tuple[int, Batch] | _Mark] = asyncio.Queue()
         self.failure: Exception | None = None
         self._call = call
         self._operation = operation
-        self._images = images
         self._timeout_ms = timeout_ms
         self._permits = asyncio.Semaphore(window)
 
-    async def run(self) -> None:
-        batches = _batches(self._operation, self._images)
+    async def run(self, images: Images) -> None:
+        batches = _batches(self._operation, images)
         number = 0
         try:
             while await self._permits.acquire():
@@ -82,8 +82,8 @@ async def stream(
 ) -> AsyncGenerator[Result | FoveaError, None]:
     """As `fovea._stream.stream`; `images` may be an async iterable too."""
     call = method(metadata=metadata)
-    feed = _Feed(call, operation, images, window, timeout_ms)
-    sending = asyncio.create_task(feed.run())
+    feed = _Feed(call, operation, window, timeout_ms)
+    sending = asyncio.create_task(feed.run(images))
     try:
         call.add_done_callback(feed.call_done)
         while (entry := await feed.sent.get()) is not _Mark.END:
@@ -110,10 +110,11 @@ async def stream(
 
 async def _batches(operation: ImageOperation[Result], images: Images) -> AsyncGenerator[Batch, None]:
     packer = Packer(operation.limits)
-    async for image in _each(images):
-        # In a thread, since it reads files.
-        for batch in packer.add(await asyncio.to_thread(operation.part, image)):
-            yield batch
+    async with aclosing(_each(images)) as each:
+        async for image in each:
+            # In a thread, since it reads files.
+            for batch in packer.add(await asyncio.to_thread(operation.part, image)):
+                yield batch
     for batch in packer.flush():
         yield batch
 

@@ -39,7 +39,7 @@ class Caller:
     def send(self, method: Any, request: Any, deadline: Deadline) -> Any:
         """One request."""
         try:
-            return method(request, timeout=deadline.left(), metadata=self._metadata)
+            return method(request, timeout=deadline.left_for_call(), metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 

@@ -29,20 +29,19 @@ class _Mark(Enum):
 class _Feed:
     """The sending side. gRPC takes its requests in a thread of its own."""
 
-    def __init__(self, batches: Iterator[Batch], operation: Any, window: int, timeout_ms: int) -> None:
+    def __init__(self, operation: Any, window: int, timeout_ms: int) -> None:
         self.sent: queue.SimpleQueue[tuple[int, Batch] | _Mark] = queue.SimpleQueue()
         self.failure: Exception | None = None
-        self._batches = batches
         self._operation = operation
         self._timeout_ms = timeout_ms
         self._permits = threading.Semaphore(window)
         self._closed = False
 
-    def requests(self) -> Iterator[Message]:
+    def requests(self, batches: Iterator[Batch]) -> Iterator[Message]:
         try:
             for number in itertools.count():
                 self._permits.acquire()
-                batch = None if self._closed else next(self._batches, None)
+                batch = None if self._closed else next(batches, None)
                 if batch is None or self._closed:
                     break
                 self.sent.put((number, batch))
@@ -88,8 +87,8 @@ def stream(
     Raises:
         FoveaError: the stream itself failed.
     """
-    feed = _Feed(operation.batches(images), operation, window, timeout_ms)
-    call = method(feed.requests(), metadata=metadata)
+    feed = _Feed(operation, window, timeout_ms)
+    call = method(feed.requests(operation.batches(images)), metadata=metadata)
     try:
         if not call.add_callback(feed.call_done):
             feed.call_done()

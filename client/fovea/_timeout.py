@@ -2,6 +2,8 @@
 
 import time
 
+from fovea.errors import DeadlineExceeded
+
 
 class Deadline:
     """A moment from now on.
@@ -21,6 +23,17 @@ class Deadline:
     def left(self) -> float | None:
         """Seconds until then, at least 0; None: no end."""
         return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+    def left_for_call(self) -> float | None:
+        """Like `left`, for one more request.
+
+        Raises:
+            DeadlineExceeded: nothing is left.
+        """
+        left = self.left()
+        if left == 0:
+            raise DeadlineExceeded("the timeout passed before the request was sent")
+        return left
 
 
 def milliseconds(timeout: float | None) -> int:

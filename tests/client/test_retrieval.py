@@ -35,7 +35,7 @@ def test_search_by_image_vector_and_id_agree(client: Client, collection: str) ->
     by_image = client.search(collection, image=of_class(1, 210), top_k=2)
     by_vector = client.search(collection, vector=expected_embedding(of_class(1, 210)), top_k=2)
     by_embedding = client.search(collection, vector=client.embed(of_class(1, 210)), top_k=2)
-    assert [neighbor.id for neighbor in by_image][0] == "g"
+    assert by_image[0].id == "g"
     assert len(by_image) == 2
     assert by_image[0].attributes == {"n": 1}
     assert by_image[0].score > by_image[1].score

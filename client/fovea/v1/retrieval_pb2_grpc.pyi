@@ -31,11 +31,13 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.GetCollectionRequest,
         fovea.v1.retrieval_pb2.GetCollectionResponse,
     ]
+    """One collection. NOT_FOUND lists the collections there are."""
 
     ListCollections: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.ListCollectionsRequest,
         fovea.v1.retrieval_pb2.ListCollectionsResponse,
     ]
+    """All collections, by name."""
 
     DropCollection: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.DropCollectionRequest,
@@ -67,6 +69,7 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.CountRequest,
         fovea.v1.retrieval_pb2.CountResponse,
     ]
+    """How many items a collection has."""
 
     Search: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.SearchRequest,
@@ -87,11 +90,13 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.GetCollectionRequest,
         fovea.v1.retrieval_pb2.GetCollectionResponse,
     ]
+    """One collection. NOT_FOUND lists the collections there are."""
 
     ListCollections: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.ListCollectionsRequest,
         fovea.v1.retrieval_pb2.ListCollectionsResponse,
     ]
+    """All collections, by name."""
 
     DropCollection: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.DropCollectionRequest,
@@ -123,6 +128,7 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.CountRequest,
         fovea.v1.retrieval_pb2.CountResponse,
     ]
+    """How many items a collection has."""
 
     Search: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.SearchRequest,
@@ -146,14 +152,16 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: fovea.v1.retrieval_pb2.GetCollectionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[fovea.v1.retrieval_pb2.GetCollectionResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.GetCollectionResponse]]: ...
+    ) -> typing.Union[fovea.v1.retrieval_pb2.GetCollectionResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.GetCollectionResponse]]:
+        """One collection. NOT_FOUND lists the collections there are."""
 
     @abc.abstractmethod
     def ListCollections(
         self,
         request: fovea.v1.retrieval_pb2.ListCollectionsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[fovea.v1.retrieval_pb2.ListCollectionsResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.ListCollectionsResponse]]: ...
+    ) -> typing.Union[fovea.v1.retrieval_pb2.ListCollectionsResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.ListCollectionsResponse]]:
+        """All collections, by name."""
 
     @abc.abstractmethod
     def DropCollection(
@@ -194,7 +202,8 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: fovea.v1.retrieval_pb2.CountRequest,
         context: _ServicerContext,
-    ) -> typing.Union[fovea.v1.retrieval_pb2.CountResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.CountResponse]]: ...
+    ) -> typing.Union[fovea.v1.retrieval_pb2.CountResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.CountResponse]]:
+        """How many items a collection has."""
 
     @abc.abstractmethod
     def Search(
