@@ -117,7 +117,11 @@ def pack_queries(spec: CollectionSpec, queries: NDArray[np.float32]) -> NDArray[
 
 
 def unpack_attributes(text: str) -> Mapping[str, Any]:
-    """The attributes that `pack_items` wrote."""
+    """The attributes that `pack_items` wrote.
+
+    Raises:
+        ValueError, TypeError: it never wrote this.
+    """
     # Called for every neighbour found; json.loads takes twice as long.
     attributes: dict[str, Any] = _DECODER.raw_decode(text)[0]
     return attributes

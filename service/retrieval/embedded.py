@@ -7,13 +7,14 @@ one assignment. So a write that fails changes nothing, and memory and disk agree
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CollectionExists, CollectionNotFound, Unavailable
+from service.errors import CollectionExists, CollectionNotFound, IndexUnusable, Unavailable
 from service.retrieval import flat, lock, record
 from service.retrieval.checks import (
     check_spec,
@@ -60,7 +61,8 @@ class EmbeddedIndex(Index):
             try:
                 self._load()
             except BaseException:
-                self._record.close()
+                with suppress(IndexUnusable):  # the first error is the one to tell
+                    self._record.close()
                 raise
         except BaseException:
             self._lock.release()

@@ -4,11 +4,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from service.errors import IndexUnusable
-from service.retrieval.checks import Batch
+from service.retrieval.checks import Batch, unpack_attributes
 from service.retrieval.index import CollectionSpec, Metric
 
 FILE_NAME = "record.sqlite"
@@ -114,20 +115,31 @@ class Record:
 
     def read(self, key: int, dimension: int) -> Iterator[Batch]:
         """The items of a collection in the order of writing, some megabytes at a time."""
-        row_bytes = 4 * dimension
+        count = max(1, _READ_BYTES // (4 * dimension))
         with self._translated():
             cursor = self._connection.execute(
                 "SELECT id, vector, attributes FROM items WHERE collection = ? ORDER BY sequence", (key,)
             )
-            while rows := cursor.fetchmany(max(1, _READ_BYTES // row_bytes)):
-                ids, blobs, attributes = zip(*rows, strict=True)
-                for name, blob in zip(ids, blobs, strict=True):
-                    if len(blob) != row_bytes:
-                        raise self._broken(f"item {name!r} has {len(blob)} bytes; expected {row_bytes}")
-                vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
-                if not np.isfinite(vectors).all():
-                    raise self._broken("a vector isn't finite")
-                yield Batch(list(ids), vectors, list(attributes))
+            try:
+                while rows := cursor.fetchmany(count):
+                    yield self._unpacked(rows, dimension)
+            finally:
+                cursor.close()  # an open one keeps the database from being closed
+
+    def _unpacked(self, rows: list[tuple[Any, ...]], dimension: int) -> Batch:
+        for name, blob, attributes in rows:
+            if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
+                raise self._broken(f"the vector of item {name!r}; expected {4 * dimension} bytes")
+            try:
+                unpack_attributes(attributes)
+            except (TypeError, ValueError) as error:
+                raise self._broken(f"the attributes of item {name!r}: {error}") from error
+        ids, blobs, texts = zip(*rows, strict=True)
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise self._broken(f"the vector of item {ids[int(finite.argmin())]!r}; expected finite numbers")
+        return Batch(list(ids), vectors, list(texts))
 
     def create(self, spec: CollectionSpec) -> int:
         """Add a collection; returns its key."""
