@@ -1,0 +1,57 @@
+"""The programs in the client's README, run as printed against a real server."""
+
+import pathlib
+import re
+from pathlib import Path
+
+import fovea
+import pytest
+from fovea import Client
+
+from tests.client.pictures import file_bytes, of_class
+from tests.servers import ServerProcess
+
+README = Path(__file__).parents[2] / "client" / "README.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the programs run in."""
+    (tmp_path / "photos").mkdir()
+    for index, name in enumerate(("photo.jpg", "a.jpg", "photos/b.jpg")):
+        (tmp_path / name).write_bytes(file_bytes(of_class(index), "JPEG"))
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no JPEG")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_first_program(
+    photos: Path, server: ServerProcess, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = PROGRAMS[0]
+    assert '"127.0.0.1:50051"' in program
+    try:
+        exec(program.replace("127.0.0.1:50051", server.address))  # noqa: S102 - our own README
+    finally:
+        client.drop_collection("photos")
+    printed = capsys.readouterr().out
+    assert printed.startswith("red ")
+    assert "Neighbor(id='a'" in printed
+    assert "'year': 2024" in printed
+
+
+def test_the_stream(photos: Path, server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    saved: list[object] = []
+    program = PROGRAMS[1].replace("fovea.Client()", f"fovea.Client({server.address!r})")
+    exec(program, {"fovea": fovea, "pathlib": pathlib, "save": saved.append})  # noqa: S102 - as above
+    assert len(saved) == 1
+    assert "not an image" in capsys.readouterr().out
+
+
+async def test_the_asyncio_program(photos: Path, server: ServerProcess) -> None:
+    program = PROGRAMS[2].replace("AsyncClient()", f"AsyncClient({server.address!r})")
+    body = "\n".join("    " + line for line in program.splitlines())
+    names: dict[str, object] = {"fovea": fovea}
+    exec(f"async def main():\n{body}\n    return result", names)  # noqa: S102 - as above
+    assert (await names["main"]()).label == "red"  # type: ignore[operator] # made by the line above
