@@ -43,9 +43,9 @@ def index() -> None:
 )
 @server_options
 def add(folder: Path, collection: str, model: str | None, address: str, timeout_s: float) -> None:
-    """Index every image file under FOLDER, making the collection if it is missing.
+    """Index every image file under FOLDER.
 
-    An image's id is its path inside FOLDER; indexing it again replaces it. Beside it are stored its
+    The collection is made if it is missing. An image's id is its path inside FOLDER; indexing it again replaces it. Beside it are stored its
     `path` and, where images lie in class folders, their folder's name as `label`. Files that can't be
     used are listed at the end, and the exit status is then 1.
     """

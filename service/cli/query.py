@@ -162,9 +162,9 @@ def search(
     address: str,
     timeout_s: float,
 ) -> None:
-    """Find the indexed images that look most like PHOTO, nearest first.
+    """Find the indexed images most like PHOTO.
 
-    Index a folder first: fovea index add FOLDER.
+    Nearest first. Index a folder before: fovea index add FOLDER.
     """
     if (photo is None) == (item_id is None):
         raise click.UsageError("give either a photo or --id")

@@ -106,9 +106,7 @@ def test_models_are_a_table(fovea_command: Fovea) -> None:
     assert {model["name"]: model["labels"] for model in described}["colors"] == ["red", "green", "blue"]
 
 
-@pytest.mark.parametrize(
-    "command", [["classify", "red.png"], ["models"], ["index", "add", "."], ["search", "red.png"]]
-)
+@pytest.mark.parametrize("command", ["classify red.png", "models", "index add .", "search red.png"])
 def test_nobody_there_is_one_line(fovea_command: Fovea, pictures: Path, command: str) -> None:
     done = fovea_command(*command.split(), "--address", "127.0.0.1:1")
     assert done.exit_code == 1
