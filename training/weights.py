@@ -1,6 +1,7 @@
 """Files of weights, ours or published ones, and how they fit a network."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def load(path: Path) -> Any:
         WeightsError: the file can't be read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A file pickled by a newer protocol either loads or is refused below; both are said there.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -1,0 +1,201 @@
+"""fovea-train fit, whole, on small folders."""
+
+import json
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.training.conftest import TINY, Trained
+from tests.training.pictures import CLASSES, picture, write_class_folders
+from training.checkpoint import load_checkpoint
+from training.cli import main
+from training.config import read_config, write_config
+from training.data import Batches, open_dataset
+from training.errors import RunError
+from training.models import architecture
+from training.normalization import Normalization
+from training.transforms import EvalTransform
+from training.weights import load_weights
+
+
+def fit(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["fit", *TINY, *map(str, arguments)])
+
+
+def epochs(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_leaves_a_complete_run(trained: Trained) -> None:
+    run = trained.run
+    assert re.fullmatch(r"lights-resnet20-cifar-\d{8}-\d{6}", run.name)
+    assert {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} == {
+        "config.toml",
+        "metrics.jsonl",
+        "splits.json",
+        "summary.json",
+        "checkpoints/best.pt",
+        "checkpoints/last.pt",
+    }
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["data"]["labels"] == list(CLASSES)
+    assert config["data"]["source"] == str(trained.data)
+    assert config["model"]["architecture"] == "resnet20-cifar"
+    assert config["preprocessing"] == {
+        "resize_short_side": 10,
+        "crop_height": 8,
+        "crop_width": 8,
+        "interpolation": "bilinear",
+    }
+    assert config["normalization"]["mean"] == [0.485, 0.456, 0.406]
+    assert config["augmentation"] == {"crop": "padded", "mirror": True}
+    assert config["optimization"]["epochs"] == 3
+    assert len(epochs(run)) == 3
+
+
+def test_says_what_it_reached_and_what_comes_next(trained: Trained) -> None:
+    said, summary = trained.fit.output, json.loads((trained.run / "summary.json").read_text())
+    assert re.search(r"^epoch 3/3  loss [\d.]+  train [\d.]+%  val [\d.]+%  \d+ images/s", said, re.MULTILINE)
+    assert f"test accuracy {summary['test_accuracy']:.2%} on 9 images" in said
+    assert f"best val accuracy {summary['val_accuracy']:.2%} (epoch {summary['best_epoch']} of 3)" in said
+    assert f"next: fovea-train export --run runs/{trained.run.name}" in said
+
+
+def test_the_best_checkpoint_is_the_one_of_the_best_val_accuracy(trained: Trained) -> None:
+    best = load_checkpoint(trained.run / "checkpoints" / "best.pt")
+    chosen = max(epochs(trained.run), key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+    assert (best.epoch, best.val_accuracy) == (chosen["epoch"], chosen["val_accuracy"])
+    assert load_checkpoint(trained.run / "checkpoints" / "last.pt").epoch == 3
+
+
+def test_the_reported_score_is_the_best_checkpoints_on_the_test_split(trained: Trained) -> None:
+    config = read_config(trained.run)
+    model = architecture(config.model.architecture).build(3)
+    load_weights(model, load_checkpoint(trained.run / "checkpoints" / "best.pt").model, "best.pt")
+    model.eval()
+    normalization = Normalization(config.normalization.mean, config.normalization.std)
+    test = open_dataset(str(trained.data)).test
+    with torch.inference_mode():
+        right = [
+            int(model(normalization(pixels)).argmax()) == int(label)
+            for pixels, label in Batches(test, EvalTransform(config.preprocessing), 1)
+        ]
+    summary = json.loads((trained.run / "summary.json").read_text())
+    assert summary["test_images"] == len(right) == 9
+    assert summary["test_accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_learns(trained: Trained) -> None:
+    logged = epochs(trained.run)
+    assert logged[-1]["train_loss"] < logged[0]["train_loss"]
+    assert json.loads((trained.run / "summary.json").read_text())["test_accuracy"] >= 6 / 9
+
+
+def test_neither_weights_nor_choice_depend_on_the_test_images(tmp_path: Path) -> None:
+    runs = []
+    for name, seed, count in (("one", 1, 2), ("two", 2, 4)):
+        data = tmp_path / name
+        write_class_folders(data / "train", 6)
+        write_class_folders(data / "val", 3, seed=50)
+        write_class_folders(data / "test", count, seed=seed)
+        if name == "two":  # where even the classes are wrong
+            (data / "test" / "red").rename(data / "test" / "swap")
+            (data / "test" / "blue").rename(data / "test" / "red")
+            (data / "test" / "swap").rename(data / "test" / "blue")
+        result = fit("--data", data, "--output", tmp_path / f"run-{name}")
+        assert result.exit_code == 0, result.output
+        runs.append(tmp_path / f"run-{name}")
+    one, two = (load_checkpoint(run / "checkpoints" / "best.pt") for run in runs)
+    # The same seed, so the same run to the last bit; the reported scores differ.
+    assert one.epoch == two.epoch
+    assert all(torch.equal(value, two.model[name]) for name, value in one.model.items())
+    scores = [json.loads((run / "summary.json").read_text())["test_images"] for run in runs]
+    assert scores == [6, 12]
+
+
+def test_starts_from_given_weights_and_adapts_the_head(tmp_path: Path, trained: Trained) -> None:
+    data = tmp_path / "two"
+    for name, label in (("cold", 0), ("warm", 2)):
+        (data / name).mkdir(parents=True)
+        for number in range(6):
+            picture(label, number).save(data / name / f"{number}.png")
+    weights = trained.run / "checkpoints" / "best.pt"
+    result = fit("--data", data, "--init-weights", weights, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "the head for 2 classes starts at random" in result.output
+    config = read_config(tmp_path / "run")
+    assert config.model.init_weights == str(weights)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(trained: Trained, tmp_path: Path) -> None:
+    result = fit("--data", trained.data, "--output", tmp_path / "run", "--learning-rate", "1e30")
+    assert result.exit_code == 1
+    assert re.search(r"the loss became (nan|inf) in epoch 1, after \d+ of its images", result.output)
+    assert "lower --learning-rate" in result.output
+
+
+def test_broken_images_stop_the_run_unless_skipped(tmp_path: Path) -> None:
+    data = write_class_folders(tmp_path / "lights", 6)
+    (data / "red" / "broken.png").write_bytes(b"broken")
+    result = fit("--data", data, "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "red/broken.png: not an image" in result.output
+    assert not (tmp_path / "run").exists()
+    result = fit("--data", data, "--output", tmp_path / "run", "--epochs", 1, "--skip-broken")
+    assert result.exit_code == 0, result.output
+    assert "left out 1 broken image file\n" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arch", "resnet19"], "architecture 'resnet19' isn't known; supported: resnet18, "),
+        (["--warmup-epochs", "3"], "--warmup-epochs is 3; expected less than --epochs = 3"),
+        (["--input-size", "16"], "crop_height is 16; expected 1 to resize_short_side = 10"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(
+    trained: Trained, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = fit("--data", trained.data, "--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["1", "1,2", "a,b,c", "0.5,nan,0.5", "0.2,0,0.2"])
+def test_channels_that_cannot_be_used_are_refused(trained: Trained, value: str) -> None:
+    result = fit("--data", trained.data, "--std", value)
+    assert result.exit_code == 2
+    assert "--std" in result.output
+
+
+def test_a_folder_with_something_in_it_is_not_overwritten(trained: Trained) -> None:
+    before = (trained.run / "config.toml").read_bytes()
+    result = fit("--data", trained.data, "--output", trained.run)
+    assert result.exit_code == 1
+    assert "isn't empty" in result.output
+    assert (trained.run / "config.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, "not toml =", "[run]\n"])
+def test_a_broken_configuration_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.toml").write_text(content)
+    with pytest.raises(RunError, match=r"config\.toml"):
+        read_config(tmp_path)
+
+
+def test_the_configuration_comes_back_with_odd_names(tmp_path: Path, trained: Trained) -> None:
+    config = read_config(trained.run)
+    odd = ('"quoted"', "back\\slash", "tab\t", "ünïcödé ☃", "\x7f", "#no comment")
+    changed = replace(config, data=replace(config.data, labels=odd))
+    write_config(tmp_path, changed)
+    assert read_config(tmp_path) == changed

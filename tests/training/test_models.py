@@ -1,0 +1,162 @@
+"""The networks against what is published about them."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.errors import UnknownArchitecture, WeightsError
+from training.models import ARCHITECTURES, Classifier, architecture
+from training.models.cifar_resnet import OptionA
+from training.weights import load_weights
+
+# torchvision's documentation of its weights, num_params.
+IMAGENET_PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+# He et al. 2015, table 6, gives 0.27, 0.46, 0.66, 0.85 and 1.7 million.
+CIFAR_PARAMETERS = {
+    "resnet20-cifar": 269_722,
+    "resnet32-cifar": 464_154,
+    "resnet44-cifar": 658_586,
+    "resnet56-cifar": 853_018,
+    "resnet110-cifar": 1_727_962,
+}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@pytest.mark.parametrize(("name", "count"), [*IMAGENET_PARAMETERS.items(), *CIFAR_PARAMETERS.items()])
+def test_has_the_published_number_of_parameters(name: str, count: int) -> None:
+    with torch.device("meta"):  # shapes alone, no memory
+        model = architecture(name).build(1000 if name in IMAGENET_PARAMETERS else 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def test_the_registry_has_them_all() -> None:
+    assert set(ARCHITECTURES) == IMAGENET_PARAMETERS.keys() | CIFAR_PARAMETERS.keys()
+    assert (architecture("resnet50").input_size, architecture("resnet50").resize_size) == (224, 256)
+    assert architecture("resnet20-cifar").input_size == 32
+    assert architecture("resnet50").resize_for(448) == 512
+
+
+def test_an_unknown_name_lists_the_supported_ones() -> None:
+    with pytest.raises(UnknownArchitecture, match=r"'resnet19'.*resnet18, .*resnet110-cifar"):
+        architecture("resnet19")
+
+
+def torchvision_shapes(bottleneck: bool, depths: tuple[int, ...], classes: int = 1000) -> Shapes:
+    """The names and shapes of torchvision's state dicts, as published."""
+    shapes: Shapes = {"conv1.weight": (64, 3, 7, 7)} | batch_norm("bn1", 64)
+    channels = 64
+    for stage, depth in enumerate(depths, 1):
+        width = 32 * 2**stage
+        out = width * 4 if bottleneck else width
+        for block in range(depth):
+            at = f"layer{stage}.{block}"
+            if bottleneck:
+                convolutions = [(width, channels, 1), (width, width, 3), (out, width, 1)]
+            else:
+                convolutions = [(width, channels, 3), (width, width, 3)]
+            for number, (rows, columns, kernel) in enumerate(convolutions, 1):
+                shapes[f"{at}.conv{number}.weight"] = (rows, columns, kernel, kernel)
+                shapes |= batch_norm(f"{at}.bn{number}", rows)
+            if block == 0 and channels != out:
+                shapes[f"{at}.downsample.0.weight"] = (out, channels, 1, 1)
+                shapes |= batch_norm(f"{at}.downsample.1", out)
+            channels = out
+    return shapes | {"fc.weight": (classes, channels), "fc.bias": (classes,)}
+
+
+def batch_norm(name: str, channels: int) -> Shapes:
+    vectors = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{vector}": (channels,) for vector in vectors} | {f"{name}.num_batches_tracked": ()}
+
+
+@pytest.mark.parametrize(
+    ("name", "bottleneck", "depths"),
+    [
+        ("resnet18", False, (2, 2, 2, 2)),
+        ("resnet34", False, (3, 4, 6, 3)),
+        ("resnet50", True, (3, 4, 6, 3)),
+        ("resnet101", True, (3, 4, 23, 3)),
+        ("resnet152", True, (3, 8, 36, 3)),
+    ],
+)
+def test_has_torchvisions_names_and_shapes(name: str, bottleneck: bool, depths: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        model = architecture(name).build(1000)
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert ours == torchvision_shapes(bottleneck, depths)
+
+
+def test_a_torchvision_state_dict_loads_key_for_key() -> None:
+    model = architecture("resnet18").build(1000)
+    shapes = torchvision_shapes(False, (2, 2, 2, 2))
+    published = {name: torch.full(shape, 0.25) for name, shape in shapes.items()}
+    assert load_weights(model, published, "published")
+    assert all(
+        bool((value == published[name].to(value.dtype)).all()) for name, value in model.state_dict().items()
+    )
+    # The files of before PyTorch 0.4.1 have no counters.
+    old = {name: value for name, value in published.items() if not name.endswith("num_batches_tracked")}
+    assert load_weights(model, old, "published")
+
+
+def test_the_bottleneck_strides_in_its_3x3_convolution() -> None:
+    model = architecture("resnet50").build(2)
+    first: nn.Module = model.get_submodule("layer2.0")
+    assert first.get_submodule("conv1").stride == (1, 1)
+    assert first.get_submodule("conv2").stride == (2, 2)
+    assert first.get_submodule("downsample.0").stride == (2, 2)
+
+
+def test_option_a_subsamples_and_adds_zeros_without_parameters() -> None:
+    shortcut = OptionA(16, 32, stride=2)
+    assert not list(shortcut.parameters())
+    x = torch.randn(2, 16, 6, 6)
+    out = shortcut(x)
+    assert out.shape == (2, 32, 3, 3)
+    assert torch.equal(out[:, 8:24], x[:, :, ::2, ::2])
+    assert not out[:, :8].any()
+    assert not out[:, 24:].any()
+
+
+@pytest.mark.parametrize(("name", "side", "dimension"), [("resnet18", 64, 512), ("resnet20-cifar", 32, 64)])
+def test_the_head_turns_features_into_logits(name: str, side: int, dimension: int) -> None:
+    model: Classifier = architecture(name).build(7).eval()
+    x = torch.randn(2, 3, side, side)
+    with torch.inference_mode():
+        features, logits = model.features(x), model(x)
+        by_hand = features @ model.fc.weight.T + model.fc.bias
+    assert features.shape == (2, dimension)
+    assert model.embedding_dimension == dimension
+    assert torch.allclose(logits, by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_network_are_refused_with_names() -> None:
+    given = dict(architecture("resnet32-cifar").build(10).state_dict())
+    given["conv1.weight"] = torch.zeros(16, 1, 3, 3)
+    del given["bn1.bias"]
+    with pytest.raises(WeightsError) as caught:
+        load_weights(architecture("resnet20-cifar").build(10), given, "file.pth")
+    message = str(caught.value)
+    assert message.startswith("file.pth: ")
+    assert "missing (1): bn1.bias" in message
+    assert "unexpected (" in message
+    assert "layer1.3.bn1.bias" in message
+    assert "conv1.weight is [16, 1, 3, 3], expected [16, 3, 3, 3]" in message
+
+
+def test_a_head_of_another_size_is_refused_or_adapted() -> None:
+    given = dict(architecture("resnet20-cifar").build(100).state_dict())
+    model = architecture("resnet20-cifar").build(10)
+    with pytest.raises(WeightsError, match=r"the head has 100 classes; expected 10"):
+        load_weights(model, given, "file.pth")
+    own_head = model.fc.weight.clone()
+    assert not load_weights(model, given, "file.pth", adapt_head=True)
+    assert torch.equal(model.fc.weight, own_head)
+    assert torch.equal(model.state_dict()["conv1.weight"], given["conv1.weight"])

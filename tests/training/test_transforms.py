@@ -1,0 +1,140 @@
+"""What the network is trained on against what the service will hand it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.image import decode
+from service.preprocess import Preprocessing, preprocess
+from tests.training.pictures import draw, picture
+from training.data import Batches, Split
+from training.normalization import Normalization
+from training.transforms import EvalTransform, TrainTransform
+
+SPECS = [
+    Preprocessing(256, 224, 224),
+    Preprocessing(224, 224, 224, "bicubic"),
+    Preprocessing(32, 32, 32, "lanczos"),
+    Preprocessing(40, 32, 24, "nearest"),
+]
+SIZES = [(640, 427), (33, 200), (224, 224), (5, 3), (1, 70)]
+
+
+def encoded(size: tuple[int, int], kind: str) -> bytes:
+    stream = io.BytesIO()
+    picture(1, seed=sum(size), width=size[0], height=size[1]).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_evaluation_sees_the_services_pixels(
+    tmp_path: Path, spec: Preprocessing, size: tuple[int, int], kind: str
+) -> None:
+    file = tmp_path / "picture"
+    file.write_bytes(encoded(size, kind))
+    batches = Batches(Split([file], np.zeros(1, np.int64)), EvalTransform(spec), batch_size=4)
+    ((pixels, _),) = list(batches)
+    assert pixels.dtype == torch.uint8
+    assert np.array_equal(pixels[0].numpy(), preprocess(decode(file.read_bytes()), spec))
+
+
+def test_evaluation_sees_the_services_pixels_of_real_photographs(photos: list[Path]) -> None:
+    spec = Preprocessing(256, 224, 224)
+    batches = Batches(Split(photos, np.zeros(len(photos), np.int64)), EvalTransform(spec), batch_size=1)
+    for (pixels, _), photo in zip(batches, photos, strict=True):
+        assert np.array_equal(pixels[0].numpy(), preprocess(decode(photo.read_bytes()), spec))
+
+
+@pytest.mark.parametrize("crop", ["resized", "padded", "none"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_training_views_have_the_inputs_size(crop: str, size: tuple[int, int]) -> None:
+    transform = TrainTransform(Preprocessing(40, 32, 24), crop, mirror=True)
+    view = picture(0, 1, *size)
+    for seed in range(25):
+        pixels = transform(view, draw(seed))
+        assert pixels.shape == (32, 24, 3)
+        assert pixels.dtype == np.uint8
+
+
+def test_a_padded_crop_shifts_over_black() -> None:
+    spec = Preprocessing(16, 16, 16)
+    transform = TrainTransform(spec, "padded", mirror=False)
+    whole = picture(1, 3, 16, 16)
+    pixels = np.asarray(whole)
+    shifts = set()
+    for seed in range(200):
+        view = transform(whole, draw(seed))
+        padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(5)
+            if np.array_equal(view, padded[top : top + 16, left : left + 16])
+        ]
+        assert len(found) == 1
+        shifts.add(found[0])
+    assert len(shifts) == 25
+
+
+def test_mirroring_is_done_to_half_and_only_when_asked() -> None:
+    spec = Preprocessing(16, 16, 16)
+    whole = picture(1, 3, 16, 16)
+    pixels = np.asarray(whole)
+    views = [TrainTransform(spec, "none", mirror=True)(whole, draw(seed)) for seed in range(200)]
+    mirrored = sum(np.array_equal(view, pixels[:, ::-1]) for view in views)
+    plain = sum(np.array_equal(view, pixels) for view in views)
+    assert mirrored + plain == 200
+    assert 60 < mirrored < 140
+    for seed in range(20):
+        kept = TrainTransform(spec, "none", mirror=False)(whole, draw(seed))
+        assert np.array_equal(kept, pixels)
+
+
+def test_resized_crops_keep_to_the_picture() -> None:
+    # A picture of one colour stays so: no crop reaches over its edge.
+    flat = Image.new("RGB", (301, 77), (10, 200, 30))
+    transform = TrainTransform(Preprocessing(64, 64, 64), "resized", mirror=False)
+    for seed in range(200):
+        assert (transform(flat, draw(seed)) == (10, 200, 30)).all()
+
+
+# The loader forks; since Python 3.12 the interpreter warns of threads, here PyTorch's idle ones.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_batches_do_not_depend_on_the_workers() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (21, 12, 12, 3), dtype=np.uint8)
+    split = Split(images, np.arange(21, dtype=np.int64))
+    transform = TrainTransform(Preprocessing(12, 8, 8), "resized", mirror=True)
+
+    def epoch(number: int, workers: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        batches = Batches(split, transform, 4, shuffle=True, workers=workers, seed=5)
+        batches.epoch = number
+        return list(batches)
+
+    torch.manual_seed(1)
+    alone = epoch(1, workers=0)
+    torch.manual_seed(2)
+    together = epoch(1, workers=2)
+    assert all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(alone, together, strict=True)
+    )
+    # A batch of one picture is left out: 20 of the 21 pictures, each once.
+    assert len(alone) == 5
+    seen = torch.cat([labels for _, labels in alone])
+    assert len(set(seen.tolist())) == 20
+    other = torch.cat([labels for _, labels in epoch(2, workers=0)])
+    assert not torch.equal(seen, other)
+
+
+def test_normalization_is_as_documented() -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+    expected = (pixels / 255 - mean) / std
+    normalized = Normalization(mean, std)(torch.from_numpy(pixels))
+    assert normalized.dtype == torch.float32
+    assert np.allclose(normalized.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)

@@ -1,0 +1,126 @@
+"""Files of weights as they are found in the wild."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.errors import WeightsError
+from training.models import architecture
+from training.weights import load_weights, read_weights
+
+Weights = dict[str, Tensor]
+
+
+def as_akamaster(weights: Weights) -> Any:
+    """As pytorch_resnet_cifar10's checkpoints: DataParallel, a head called linear, beside a score."""
+    renamed = {f"module.{name.replace('fc.', 'linear.')}": value for name, value in weights.items()}
+    return {"state_dict": renamed, "best_prec1": 91.7}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        as_akamaster,
+        lambda weights: weights,
+        lambda weights: {"model": weights, "epoch": 3},
+        lambda weights: {f"module.{name}": value for name, value in weights.items()},
+    ],
+    ids=["akamaster", "plain", "model", "module."],
+)
+def test_is_read_in_our_names(tmp_path: Path, wrap: Callable[[Weights], Any]) -> None:
+    source = architecture("resnet20-cifar").build(10).eval()
+    file = tmp_path / "file.th"
+    torch.save(wrap(dict(source.state_dict())), file)
+    model = architecture("resnet20-cifar").build(10).eval()
+    assert load_weights(model, read_weights(file), str(file))
+    x = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(model(x), source(x))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("run by unpickling",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "evil.pth"
+    torch.save({"conv1.weight": Evil()}, file)
+    with pytest.raises(WeightsError, match=r"evil\.pth.*weights_only"):
+        read_weights(file)
+    assert "run by unpickling" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a file of weights"),
+        (b"not weights at all", "not a file of weights"),
+        (pickle.dumps(3), "not a file of weights"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "other.pth"
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        read_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [([1, 2], "holds list"), ({}, "holds dict"), ({"epoch": 3, "loss": 0.5}, "'epoch' is int")],
+)
+def test_something_else_than_a_state_dict_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    file = tmp_path / "other.pth"
+    torch.save(content, file)
+    with pytest.raises(WeightsError, match=message):
+        read_weights(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.pth: can't be read: No such file"):
+        read_weights(tmp_path / "gone.pth")
+
+
+def checkpoint(epoch: int) -> Checkpoint:
+    return Checkpoint({"w": torch.arange(4.0)}, {"lr": 0.1}, {"step": 7}, epoch, 0.5, 1.5)
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "best.pt"
+    save_checkpoint(file, checkpoint(1))
+    save_checkpoint(file, checkpoint(2))
+    loaded = load_checkpoint(file)
+    assert torch.equal(loaded.model["w"], torch.arange(4.0))
+    assert (loaded.epoch, loaded.val_accuracy, loaded.optimizer) == (2, 0.5, {"lr": 0.1})
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_a_checkpoint_that_fails_half_way_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "best.pt"
+    save_checkpoint(file, checkpoint(1))
+
+    def half(_content: Any, stream: Any) -> None:
+        stream.write(b"half of")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(file, checkpoint(2))
+    assert load_checkpoint(file).epoch == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "best.pt"
+    torch.save({"w": torch.zeros(1)}, file)
+    with pytest.raises(WeightsError, match="not a checkpoint of fovea-train"):
+        load_checkpoint(file)
