@@ -45,9 +45,9 @@ def index() -> None:
 def add(folder: Path, collection: str, model: str | None, address: str, timeout_s: float) -> None:
     """Index every image file under FOLDER.
 
-    The collection is made if it is missing. An image's id is its path inside FOLDER; indexing it again replaces it. Beside it are stored its
-    `path` and, where images lie in class folders, their folder's name as `label`. Files that can't be
-    used are listed at the end, and the exit status is then 1.
+    The collection is made if it is missing. An image's id is its path inside FOLDER; indexing it again
+    replaces it. Beside it are stored its `path` and, where images lie in class folders, their folder's
+    name as `label`. Files that can't be used are listed at the end, and the exit status is then 1.
     """
     files = sorted(_image_files(folder))
     if not files:

@@ -180,14 +180,20 @@ def search(
         for neighbor in neighbors:
             print_json(asdict(neighbor))
     elif neighbors:
-        print_table(("SCORE", "LABEL", "IMAGE"), [_row(neighbor) for neighbor in neighbors])
+        _print_neighbors(neighbors)
     else:
         click.echo(f"collection {collection!r} has nothing else to find")
 
 
-def _row(neighbor: Neighbor) -> tuple[object, ...]:
-    label, path = neighbor.attributes.get("label", ""), neighbor.attributes.get("path", neighbor.id)
-    return f"{neighbor.score:.4f}", label, path
+def _print_neighbors(neighbors: list[Neighbor]) -> None:
+    rows = [
+        (f"{each.score:.4f}", each.attributes.get("label", ""), each.attributes.get("path", each.id))
+        for each in neighbors
+    ]
+    if any(label for _, label, _ in rows):
+        print_table(("SCORE", "LABEL", "IMAGE"), rows)
+    else:
+        print_table(("SCORE", "IMAGE"), [(score, image) for score, _, image in rows])
 
 
 def _classification(result: Classification) -> dict[str, Any]:

@@ -86,12 +86,15 @@ def test_another_model_is_refused(fovea_command: Fovea, album: Path) -> None:
         refused = fovea_command("index", "add", album / "red", "--model", "colors", *named)
         assert refused.exit_code == 1
         assert "collection 'by-model' has vectors of broken version 1, not of colors" in refused.stderr
+        found = fovea_command("search", album / "red" / "00.png", "--top-k", "1", *named)
+        assert found.stdout.splitlines()[0].split() == ["SCORE", "IMAGE"]  # no class folders, no labels
         again = fovea_command("index", "add", album / "red", *named)
         assert again.exit_code == 0
         assert "--collection by-model" in again.stdout
     finally:
         fovea_command("index", "drop", "--yes", *named)
     unknown = fovea_command("index", "add", album / "red", "--model", "missing", *named)
+    assert fovea_command("index", "count", *named).exit_code == 1
     assert unknown.exit_code == 1
     assert "missing" in unknown.stderr
     assert "colors" in unknown.stderr
