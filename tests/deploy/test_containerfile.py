@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
 
 
 def test_hadolint() -> None:
-    command = [HADOLINT, "--failure-threshold=style", CONTAINERFILE]
+    command: list[str | Path] = [HADOLINT, "--failure-threshold=style", CONTAINERFILE]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "")
 
