@@ -174,6 +174,21 @@ def test_a_drain_ends_before_the_grace_period(pod: dict[str, Any], settings: dic
     assert pod["terminationGracePeriodSeconds"] >= config.lame_duck_s + config.drain_timeout_s + 5
 
 
+def test_image_is_tagged_with_the_version(container: dict[str, Any]) -> None:
+    project = tomllib.loads((BASE.parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert container["image"] == f"fovea-serving:{project['version']}-cpu"
+
+
+def test_network_lets_in_only_the_two_ports(container: dict[str, Any]) -> None:
+    policy = RESOURCES["NetworkPolicy/fovea"]["spec"]
+    assert policy["podSelector"] == {"matchLabels": RESOURCES["Service/fovea"]["spec"]["selector"]}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"] == []
+    let_in = [port["port"] for rule in policy["ingress"] for port in rule["ports"]]
+    assert sorted(let_in) == sorted(port["name"] for port in container["ports"])
+    assert all(rule["from"] for rule in policy["ingress"])
+
+
 def test_the_index_has_one_writer(pod: dict[str, Any]) -> None:
     deployment = RESOURCES["Deployment/fovea"]["spec"]
     assert deployment["replicas"] == 1
