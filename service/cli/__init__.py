@@ -2,6 +2,7 @@
 
 import click
 
+from service.cli import index, query
 from service.cli.serve import serve
 
 
@@ -11,4 +12,5 @@ def main() -> None:
     """Fovea: classify images, embed them, and find similar ones, over gRPC."""
 
 
-main.add_command(serve)
+for command in (serve, *query.COMMANDS, *index.COMMANDS):
+    main.add_command(command)

@@ -49,8 +49,9 @@ def name_model(model: Model) -> model_pb2.ModelVersion:
 def count_images(metrics: Metrics, model: Model, results: Sequence[object]) -> None:
     """Count each image's end by status, and log once for all that failed."""
     errors = [result for result in results if isinstance(result, RequestError)]
-    codes = Counter(status_of(error).name for error in errors)
-    codes["OK"] = len(results) - len(errors)
+    codes = Counter(
+        status_of(result).name if isinstance(result, RequestError) else "OK" for result in results
+    )
     for code, images in codes.items():
         metrics.images.labels(model.manifest.name, code).inc(images)
     if errors:
