@@ -124,7 +124,8 @@ def _use(client: fovea.Client, train: Digits, test: Digits) -> Results:
         if result.error is not None:
             raise result.error
     console.print(
-        f"   {len(vectors)} vectors of {len(vectors[0])} dimensions; {client.count(COLLECTION)} images indexed"
+        f"   {len(vectors)} vectors of {len(vectors[0])} dimensions; "
+        f"{client.count(COLLECTION)} images indexed"
     )
     _say("6  Search by image: which training images look most alike?")
     queries = [fovea.Query(image=file) for file in test.files]
@@ -150,7 +151,7 @@ def _precision(neighbors: list[list[fovea.Neighbor]], truths: list[str], labels:
 
 def _draw(results: Results, train: Digits, test: Digits, figures: str) -> None:
     wrong = [i for i, found in enumerate(results.predictions) if found.label != test.labels[i]]
-    # The mistakes first chosen, then the first of each digit, then whatever comes, up to a full sheet.
+    # The first of each digit, then the mistakes, then whatever comes, up to a full sheet.
     firsts = [test.labels.index(str(digit)) for digit in range(10)]
     chosen = list(dict.fromkeys([*firsts, *wrong, *range(len(test.labels))]))[:ROWS]
     rows = [
@@ -166,7 +167,10 @@ def _draw(results: Results, train: Digits, test: Digits, figures: str) -> None:
         )
         for i in chosen
     ]
-    subtitle = f"{figures}   ·   left: a held-out scan and what the service calls it; right: its nearest training scans"
+    subtitle = (
+        f"{figures}   ·   left: a held-out scan and what the service calls it; "
+        "right: its nearest training scans"
+    )
     draw_contact_sheet(rows, "Fovea on handwritten digits", subtitle, CONTACT_SHEET)
 
 

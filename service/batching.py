@@ -128,7 +128,8 @@ class DynamicBatcher(Generic[In, Out]):
             self._observer.shed("full", images)
             raise Overloaded(
                 f"the queue has room for {self._capacity - self._held} of its {self._capacity} images; "
-                f"the request has {images}; try again later"
+                f"the request has {images}; try again later",
+                retry_after_ms=1000 * self._run_s * self._held / self._max_batch_size,
             )
         self._hold(images)
         try:
@@ -302,8 +303,6 @@ class DynamicBatcher(Generic[In, Out]):
                 entry.future.set_result(result)
 
 
-def _failure(error: Exception) -> RequestError:
+def _failure(error: Exception) -> InferenceFailed:
     """An instance for each caller: raising one adds a traceback to it."""
-    if isinstance(error, RequestError):
-        return type(error)(*error.args)
-    return InferenceFailed(f"the run failed: {error!r}")
+    return InferenceFailed(str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}")

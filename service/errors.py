@@ -64,7 +64,15 @@ class VectorMismatch(RequestError):
 
 
 class Overloaded(RequestError):
-    """Refused before any work was done."""
+    """Refused before any work was done.
+
+    Attributes:
+        retry_after_ms: when there may be room again.
+    """
+
+    def __init__(self, message: str, retry_after_ms: float) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
 
 
 class DeadlineExpired(RequestError):

@@ -135,6 +135,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         if isinstance(error, RequestError):
             code, message = status_of(error), str(error)
+            if isinstance(error, Overloaded):
+                # A client whose retry policy covers this status waits that long (gRFC A6).
+                push_back = ("grpc-retry-pushback-ms", str(max(1, round(error.retry_after_ms))))
+                context.set_trailing_metadata(((REQUEST_ID, call.request_id), push_back))
             if not isinstance(error, _NOT_LOGGED):
                 log.warning("request_failed", method=call.method, code=code.name, error=message)
         elif isinstance(error, Exception):

@@ -8,6 +8,8 @@ from typing import TypeVar
 from service.errors import Overloaded
 
 T = TypeVar("T")
+# Index calls take milliseconds: after this many a good part of a full queue is done.
+_RETRY_AFTER_MS = 100.0
 
 
 class WorkerPool:
@@ -26,7 +28,9 @@ class WorkerPool:
             Overloaded: the queue is full.
         """
         if self._held >= self._capacity:
-            raise Overloaded(f"the {self._name} queue is full ({self._capacity}); try again later")
+            raise Overloaded(
+                f"the {self._name} queue is full ({self._capacity}); try again later", _RETRY_AFTER_MS
+            )
         future = self._executor.submit(work)
         self._held += 1
         loop = asyncio.get_running_loop()

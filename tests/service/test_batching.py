@@ -238,10 +238,11 @@ def test_the_door_refuses_what_does_not_fit_and_names_the_numbers() -> None:
         batcher, observer = start(Runs(), queue_capacity=10)
         with batcher.admit(8):
             with (
-                pytest.raises(Overloaded, match="room for 2 of its 10 images; the request has 3"),
+                pytest.raises(Overloaded, match="room for 2 of its 10 images; the request has 3") as caught,
                 batcher.admit(3),
             ):
                 pass
+            assert caught.value.retry_after_ms == pytest.approx(20)  # 8 images are 2 runs of 10 ms
             with batcher.admit(2):
                 pass
         with pytest.raises(InvalidRequest, match="11 images; at most 10"), batcher.admit(11):

@@ -329,6 +329,7 @@ def test_a_full_queue_refuses_at_once_and_answers_the_others(slow: Stub) -> None
     assert codes.count(grpc.StatusCode.OK) >= 8
     refused = calls[codes.index(grpc.StatusCode.RESOURCE_EXHAUSTED)]
     assert "its 8 images" in (refused.details() or "")
+    assert int(dict(refused.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
     for i, call in enumerate(calls):
         if call.code() is grpc.StatusCode.OK:
             assert_logits(call.result().results[0], random_image(i))
