@@ -48,7 +48,9 @@ from training.transforms import CROPS
     type=click.IntRange(0),
     help="Processes that load images; 0 loads in the main one.  [default: one a core; digits 0]",
 )
-@click.option("--threads", type=click.IntRange(1), help="Of PyTorch, on the CPU.  [default: one a core]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Of PyTorch, on the CPU.  [default: one a core; digits 1]"
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--input-size",

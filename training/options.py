@@ -83,7 +83,7 @@ def resolve(options: FitOptions, design: Architecture, dataset: Dataset) -> RunC
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=commit(),
             seed=options.seed,
-            threads=_or(options.threads, torch.get_num_threads()),
+            threads=_or(options.threads, suits.threads or torch.get_num_threads()),
             workers=_or(options.workers, default_workers(dataset.train)),
             device=_device(options.device),
         ),

@@ -57,6 +57,7 @@ class Defaults:
         batch_size: pictures a step.
         learning_rate: the highest of the schedule.
         mirror: whether a mirrored picture still shows its class.
+        threads: of PyTorch, on the CPU.
     """
 
     input_size: int | None = None
@@ -66,6 +67,7 @@ class Defaults:
     batch_size: int = 32
     learning_rate: float | None = None
     mirror: bool = True
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from training.cli import main
 
 # Seconds on any machine, and enough to tell red from blue.
 TINY = (
-    *("--arch", "resnet20-cifar", "--input-size", "8", "--resize-size", "10", "--epochs", "3"),
-    *("--batch-size", "8", "--workers", "0", "--learning-rate", "0.05"),
+    *("--arch", "resnet20-cifar", "--input-size", "8", "--resize-size", "10", "--epochs", "8"),
+    *("--batch-size", "8", "--workers", "0", "--threads", "1", "--learning-rate", "0.01"),
 )
 
 

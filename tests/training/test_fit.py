@@ -56,23 +56,24 @@ def test_leaves_a_complete_run(trained: Trained) -> None:
     }
     assert config["normalization"]["mean"] == [0.485, 0.456, 0.406]
     assert config["augmentation"] == {"crop": "padded", "mirror": True}
-    assert config["optimization"]["epochs"] == 3
-    assert len(epochs(run)) == 3
+    assert config["optimization"]["epochs"] == 8
+    assert len(epochs(run)) == 8
 
 
 def test_says_what_it_reached_and_what_comes_next(trained: Trained) -> None:
     said, summary = trained.fit.output, json.loads((trained.run / "summary.json").read_text())
-    assert re.search(r"^epoch 3/3  loss [\d.]+  train [\d.]+%  val [\d.]+%  \d+ images/s", said, re.MULTILINE)
+    assert re.search(r"^epoch 8/8  loss [\d.]+  train [\d.]+%  val [\d.]+%  \d+ images/s", said, re.MULTILINE)
     assert f"test accuracy {summary['test_accuracy']:.2%} on 9 images" in said
-    assert f"best val accuracy {summary['val_accuracy']:.2%} (epoch {summary['best_epoch']} of 3)" in said
+    assert f"best val accuracy {summary['val_accuracy']:.2%} (epoch {summary['best_epoch']} of 8)" in said
     assert f"next: fovea-train export --run runs/{trained.run.name}" in said
 
 
 def test_the_best_checkpoint_is_the_one_of_the_best_val_accuracy(trained: Trained) -> None:
     best = load_checkpoint(trained.run / "checkpoints" / "best.pt")
-    chosen = max(epochs(trained.run), key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+    # Of equals the last.
+    chosen = max(epochs(trained.run), key=lambda epoch: (epoch["val_accuracy"], epoch["epoch"]))
     assert (best.epoch, best.val_accuracy) == (chosen["epoch"], chosen["val_accuracy"])
-    assert load_checkpoint(trained.run / "checkpoints" / "last.pt").epoch == 3
+    assert load_checkpoint(trained.run / "checkpoints" / "last.pt").epoch == 8
 
 
 def test_the_reported_score_is_the_best_checkpoints_on_the_test_split(trained: Trained) -> None:
@@ -157,7 +158,7 @@ def test_broken_images_stop_the_run_unless_skipped(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--arch", "resnet19"], "architecture 'resnet19' isn't known; supported: resnet18, "),
-        (["--warmup-epochs", "3"], "--warmup-epochs is 3; expected less than --epochs = 3"),
+        (["--warmup-epochs", "8"], "--warmup-epochs is 8; expected less than --epochs = 8"),
         (["--input-size", "16"], "crop_height is 16; expected 1 to resize_short_side = 10"),
     ],
 )

@@ -1,5 +1,7 @@
 """Progress where there is no terminal."""
 
+import time
+
 import pytest
 
 from training import progress
@@ -9,7 +11,7 @@ def test_elsewhere_than_on_a_terminal_a_line_comes_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with progress.Bar(1000, "training") as bar:
         for _ in range(7):
             now += 10
