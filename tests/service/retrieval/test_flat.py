@@ -89,10 +89,13 @@ def test_near_ties_are_told_apart(metric: Metric) -> None:
     same(answers(segments, metric, queries, 20), brute(vectors, metric, queries, 20))
 
 
-def test_l2_keeps_small_distances_between_long_vectors() -> None:
+@pytest.mark.parametrize("offset", [10, 100, 1000])
+@pytest.mark.parametrize("spread", [0.01, 0.1])
+def test_l2_keeps_small_distances_between_long_vectors(offset: float, spread: float) -> None:
     rng = np.random.default_rng(7)
-    vectors = (1000 + rng.standard_normal((500, 64)) * 0.01).astype(np.float32)
-    same(answers(filled(vectors), Metric.L2, vectors[:16], 10), brute(vectors, Metric.L2, vectors[:16], 10))
+    vectors = (offset + rng.standard_normal((500, 64)) * spread).astype(np.float32)
+    queries = (offset + rng.standard_normal((16, 64)) * spread).astype(np.float32)
+    same(answers(filled(vectors, 500), Metric.L2, queries, 10), brute(vectors, Metric.L2, queries, 10))
 
 
 def test_one_long_vector_does_not_spoil_the_others() -> None:

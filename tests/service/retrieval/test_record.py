@@ -93,6 +93,30 @@ def test_sequence_numbers_are_never_given_twice(tmp_path: Path) -> None:
         index.close()
 
 
+def test_ties_keep_the_order_of_writing_through_a_restart(tmp_path: Path) -> None:
+    order = ["m", "z", "a", "é", "b", "10", "9"]
+    index = EmbeddedIndex(tmp_path)
+    index.create(SPEC)
+    index.upsert("photos", [Item(name, np.ones(64, np.float32)) for name in ["b", *order[:4]]])
+    index.upsert("photos", [Item(name, np.ones(64, np.float32)) for name in order[4:]])  # "b" again
+    for _ in range(2):
+        [neighbors] = index.search("photos", np.zeros((1, 64), np.float32), 10)
+        assert [neighbor.id for neighbor in neighbors] == order
+        index.close()
+        index = EmbeddedIndex(tmp_path)
+    index.close()
+
+
+def test_a_write_that_fails_halfway_is_rolled_back(tmp_path: Path) -> None:
+    record = Record(tmp_path / FILE_NAME)
+    key = record.create(SPEC)
+    with pytest.raises(ValueError, match="zip"):
+        record.write(key, Batch(["a", "b"], np.zeros((2, 64), np.float32), ["{}"]))
+    record.write(key, Batch(["c"], np.zeros((1, 64), np.float32), ["{}"]))
+    assert [part.ids for part in record.read(key, 64)] == [["c"]]
+    record.close()
+
+
 def test_a_newer_schema_is_refused(folder: Path) -> None:
     with database(folder) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
