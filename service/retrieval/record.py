@@ -44,7 +44,7 @@ SCHEMA_VERSION = len(MIGRATIONS)
 # A 512-d float32 vector takes 2 kB: at SQLite's default of 4 kB each would have a page to itself.
 _PAGE_BYTES = 16 * 1024
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
-_READ_BYTES = 8 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
 
 
 class Record:
@@ -114,7 +114,7 @@ class Record:
             raise self._broken(f"{error}; expected one of {', '.join(m.value for m in Metric)}") from error
 
     def read(self, key: int, dimension: int) -> Iterator[Batch]:
-        """The items of a collection in the order of writing, some megabytes at a time."""
+        """The items of a collection in the order of writing, about a megabyte at a time."""
         count = max(1, _READ_BYTES // (4 * dimension))
         with self._translated():
             cursor = self._connection.execute(

@@ -44,7 +44,7 @@ def run_and_kill(folder: Path, seed: int, state: State) -> tuple[State, State]:
     """What must be there after the kill: all acknowledged; and the one write then under way, or not."""
     with start_writer(folder, seed) as writer:
         assert writer.stdout is not None
-        chance = random.Random(seed)  # noqa: S311 - a moment, not a secret
+        chance = random.Random(seed)
         operation: dict[str, Any] | None = None
         acknowledged, last = 0, chance.randint(1, 150)
         killed = False

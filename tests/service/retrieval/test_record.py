@@ -209,7 +209,7 @@ def test_the_record_is_read_in_bounded_parts(tmp_path: Path) -> None:
     key = record.create(CollectionSpec("wide", 65_536, Metric.L2, ""))
     ids = [str(n) for n in range(70)]
     record.write(key, Batch(ids, np.zeros((70, 65_536), np.float32), ["{}"] * 70))
-    assert [len(part.ids) for part in record.read(key, 65_536)] == [32, 32, 6]
+    assert [len(part.ids) for part in record.read(key, 65_536)] == [4] * 17 + [2]
     record.close()
 
 
