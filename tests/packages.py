@@ -10,6 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from service.preprocess import Preprocessing
+
 SIZE = 8
 LABELS = ("red", "green", "blue")
 EMBEDDING_DIMENSION = SIZE * 3
@@ -40,6 +42,52 @@ def write_slow(repository: Path, name: str = "slow", *, side: int = 1600, produc
 def write_not_finite(repository: Path, name: str = "broken") -> Path:
     """A model whose logits are NaN for a black image, and right for others."""
     return _write(repository, name, "1", _colors_graph(nan_when_black=True), {})
+
+
+def write_pixels(repository: Path, preprocessing: Preprocessing, name: str = "pixels") -> Path:
+    """A model whose logits are its input's pixels, so that a caller sees what reaches the network."""
+    height, width = preprocessing.crop_height, preprocessing.crop_width
+    count = height * width * 3
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["pixels"], ["logits"], axis=1),
+        helper.make_node("Slice", ["logits", "start", "end", "axis"], ["few"]),
+        helper.make_node("LpNormalization", ["few"], ["embedding"], axis=1, p=2),
+    ]
+    constants = {"start": [0], "end": [8], "axis": [1]}
+    document = {
+        "input": _input(height, width),
+        "preprocessing": {
+            "resize_short_side": preprocessing.resize_short_side,
+            "interpolation": preprocessing.interpolation,
+            "antialias": True,
+            "normalization": {"in_graph": True, "mean": [0, 0, 0], "std": [1, 1, 1]},
+        },
+        "outputs": {
+            "logits": {"name": "logits", "dimension": count},
+            "embedding": {"name": "embedding", "dimension": 8, "l2_normalized": True},
+        },
+        "labels": [str(i) for i in range(count)],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", height, width, 3])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", count]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 8]),
+        ],
+        [numpy_helper.from_array(np.array(value, np.int64), key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return _write(repository, name, "1", model, document)
+
+
+def _input(height: int, width: int) -> dict[str, Any]:
+    return {
+        "name": "image", "dtype": "uint8", "layout": "NHWC", "color_order": "RGB",
+        "height": height, "width": width,
+    }  # fmt: skip
 
 
 def _colors_graph(*, side: int = 0, products: int = 0, nan_when_black: bool = False) -> onnx.ModelProto:
@@ -113,10 +161,7 @@ def manifest_document(name: str, version: str, sha256: str) -> dict[str, Any]:
         "version": version,
         "architecture": "mean-color",
         "task": "single_label",
-        "input": {
-            "name": "image", "dtype": "uint8", "layout": "NHWC", "color_order": "RGB",
-            "height": SIZE, "width": SIZE,
-        },
+        "input": _input(SIZE, SIZE),
         "preprocessing": {
             "resize_short_side": SIZE, "interpolation": "bilinear", "antialias": True,
             "normalization": {"in_graph": True, "mean": [0, 0, 0], "std": [1, 1, 1]},
