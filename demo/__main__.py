@@ -1,5 +1,6 @@
 """Train → export → serve → classify, embed, index, search; then a picture and the figures."""
 
+import argparse
 import io
 import json
 import shutil
@@ -19,12 +20,9 @@ from rich.console import Console
 
 from demo.contact_sheet import Match, Row, draw_contact_sheet
 from demo.running_server import running_server
-from training.digits import digit_arrays
+from training.data import digit_arrays
 
 HERE = Path(__file__).resolve().parent
-WORK = HERE / "work"
-CONTACT_SHEET = HERE / "contact_sheet.png"
-SUMMARY = HERE / "summary.json"
 COLLECTION = "digits"
 NEIGHBORS = 5
 ROWS = 16
@@ -58,25 +56,33 @@ class Results:
 
 
 def main() -> None:
-    """Tell the story, step by step."""
+    """Read the command line and tell the story."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--output", type=Path, default=HERE, help="folder for what it makes")
+    tell(parser.parse_args().output.resolve())
+
+
+def tell(output: Path) -> None:
+    """Go through every step; leave the work, the picture and the figures in `output`."""
     # So that a `kill` of the demo also ends its server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
+    work, contact_sheet = output / "work", output / "contact_sheet.png"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
 
     _say("1  Train a ResNet-20 on scanned digits; a quarter of them is held out")
-    run = WORK / "run"
+    run = work / "run"
     _fovea_train("fit", "--data", "digits", "--arch", "resnet20-cifar", "--output", str(run))
 
     _say("2  Export it to ONNX; ONNX Runtime must agree with PyTorch")
-    models = WORK / "models"
+    models = work / "models"
     _fovea_train("export", "--run", str(run), "--model-repository", str(models), "--name", "digits")
     package = models / "digits" / "1"
 
     _say("3  Serve it over gRPC")
     train, test = Digits.of("train"), Digits.of("test")
-    with running_server(models, WORK / "index", WORK / "server.log") as server:
+    with running_server(models, work / "index", work / "server.log") as server:
         console.print(f"   gRPC at {server.address}, metrics at {server.metrics_url}")
         with fovea.Client(server.address) as client:
             results = _use(client, train, test)
@@ -84,18 +90,24 @@ def main() -> None:
     correct = [found.label == label for found, label in zip(results.predictions, test.labels, strict=True)]
     accuracy = float(np.mean(correct))
     precision = _precision(results.neighbors, test.labels, train.labels)
-    _draw(results, train, test, f"accuracy {accuracy:.1%}   ·   precision@{NEIGHBORS} {precision:.1%}")
+    _draw(
+        results,
+        train,
+        test,
+        contact_sheet,
+        f"accuracy {accuracy:.1%}   ·   precision@{NEIGHBORS} {precision:.1%}",
+    )
     summary = {
         "accuracy": accuracy,
         f"precision_at_{NEIGHBORS}": precision,
-        "contact_sheet": str(CONTACT_SHEET),
+        "contact_sheet": str(contact_sheet),
         "model_package": str(package),
         "held_out_images": len(test.labels),
         "indexed_images": len(train.labels),
         "metrics_url": server.metrics_url,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    SUMMARY.write_text(json.dumps(summary, indent=2) + "\n")
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
     _say("Done")
     console.print(
@@ -103,7 +115,7 @@ def main() -> None:
     )
     console.print(f"   precision@{NEIGHBORS} of the retrieval   [bold]{precision:.2%}[/]")
     console.print(f"   metrics were at                {server.metrics_url}")
-    console.print(f"   contact sheet                  {CONTACT_SHEET}")
+    console.print(f"   contact sheet                  {contact_sheet}")
     console.print(f"   model package                  {package}")
     console.print(
         f"   took {summary['seconds']} s; the server has ended. `make serve` serves this model again."
@@ -149,7 +161,7 @@ def _precision(neighbors: list[list[fovea.Neighbor]], truths: list[str], labels:
     return float(np.mean(hits))
 
 
-def _draw(results: Results, train: Digits, test: Digits, figures: str) -> None:
+def _draw(results: Results, train: Digits, test: Digits, path: Path, figures: str) -> None:
     wrong = [i for i, found in enumerate(results.predictions) if found.label != test.labels[i]]
     # The first of each digit, then the mistakes, then whatever comes, up to a full sheet.
     firsts = [test.labels.index(str(digit)) for digit in range(10)]
@@ -171,7 +183,7 @@ def _draw(results: Results, train: Digits, test: Digits, figures: str) -> None:
         f"{figures}   ·   left: a held-out scan and what the service calls it; "
         "right: its nearest training scans"
     )
-    draw_contact_sheet(rows, "Fovea on handwritten digits", subtitle, CONTACT_SHEET)
+    draw_contact_sheet(rows, "Fovea on handwritten digits", subtitle, path)
 
 
 def _position(neighbor: fovea.Neighbor) -> int:

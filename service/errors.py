@@ -104,7 +104,7 @@ class ProviderUnavailable(StartError):
 
 
 class IndexUnusable(StartError):
-    """The retrieval index's folder can't be used."""
+    """The retrieval index's folder can't be used: at the start, or later, as when the disk is full."""
 
 
 class IndexLocked(IndexUnusable):

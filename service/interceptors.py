@@ -15,6 +15,8 @@ import structlog
 from service.errors import (
     CollectionExists,
     DeadlineExpired,
+    FoveaError,
+    IndexUnusable,
     InferenceFailed,
     InvalidRequest,
     NotFound,
@@ -25,7 +27,7 @@ from service.errors import (
 )
 from service.metrics import Metrics
 
-STATUS: dict[type[RequestError], grpc.StatusCode] = {
+STATUS: dict[type[FoveaError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     CollectionExists: grpc.StatusCode.ALREADY_EXISTS,
@@ -34,6 +36,7 @@ STATUS: dict[type[RequestError], grpc.StatusCode] = {
     DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     InferenceFailed: grpc.StatusCode.INTERNAL,
+    IndexUnusable: grpc.StatusCode.INTERNAL,
 }
 REQUEST_ID = "x-request-id"
 _INSTRUMENTED = "/fovea.v1."
@@ -44,7 +47,7 @@ log = structlog.get_logger()
 Handler = Callable[[Any, Any], Any]
 
 
-def status_of(error: RequestError) -> grpc.StatusCode:
+def status_of(error: FoveaError) -> grpc.StatusCode:
     """The gRPC status of an error, by the nearest class in `STATUS`."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
@@ -133,7 +136,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     async def _fail(
         self, call: Call, error: BaseException, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> None:
-        if isinstance(error, RequestError):
+        if isinstance(error, RequestError | IndexUnusable):
             code, message = status_of(error), str(error)
             if isinstance(error, Overloaded):
                 # A client whose retry policy covers this status waits that long (gRFC A6).

@@ -55,8 +55,15 @@ def channel_options(max_message_bytes: int, retries: int) -> list[tuple[str, str
 
 
 def _service_config(retries: int) -> str:
-    if retries == 0:
-        return "{}"
+    # Over all the addresses that the name has, as a headless Kubernetes Service gives them; gRPC's
+    # default would send everything to the first.
+    config: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if retries:
+        config |= _retry_config(retries)
+    return json.dumps(config)
+
+
+def _retry_config(retries: int) -> dict[str, object]:
     policy = {
         "maxAttempts": retries + 1,
         "initialBackoff": "0.1s",
@@ -66,13 +73,11 @@ def _service_config(retries: int) -> str:
         "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
     }
     names = [{"service": service, "method": method} for service, method in _IDEMPOTENT]
-    return json.dumps(
-        {
-            "methodConfig": [{"name": names, "retryPolicy": policy}],
-            # When about half of all calls fail, trying again stops until it gets better.
-            "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-        }
-    )
+    return {
+        "methodConfig": [{"name": names, "retryPolicy": policy}],
+        # When about half of all calls fail, trying again stops until it gets better.
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    }
 
 
 def open_channel(

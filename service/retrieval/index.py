@@ -30,9 +30,10 @@ class CollectionSpec:
 
     Attributes:
         name: 1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit.
-        dimension: of every vector, at least 1.
+        dimension: of every vector, 1 to 65,536.
         metric: how vectors are compared.
-        fingerprint: names the model package and precision that make the vectors; empty: anything.
+        fingerprint: names the model package and precision that make the vectors, at most 512 bytes of
+            UTF-8; empty: anything.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Item:
     Attributes:
         id: the caller's own, 1 to 512 bytes of UTF-8.
         vector: float32 [dimension].
-        attributes: stored beside it and returned with it.
+        attributes: stored beside it and returned with it; names aren't empty, floats are finite, and
+            all together they have at most 64 KiB as JSON.
     """
 
     id: str
@@ -82,7 +84,8 @@ class Neighbor:
 class Index(ABC):
     """Collections of vectors. What a write acknowledges by returning survives the process's death.
 
-    Every method that names a collection raises CollectionNotFound, which lists those there are.
+    Every method that names a collection raises CollectionNotFound, which lists those there are. A write
+    that the disk refuses raises IndexUnusable and changes nothing.
     """
 
     @abstractmethod
@@ -132,7 +135,7 @@ class Index(ABC):
 
     @abstractmethod
     def search(self, collection: str, queries: NDArray[np.float32], top_k: int) -> list[list[Neighbor]]:
-        """The nearest items of each query, nearest first, at most `top_k`.
+        """The nearest items of each query, nearest first, at most `top_k`; ties in the order of writing.
 
         Args:
             collection: where.

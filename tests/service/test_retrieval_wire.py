@@ -1,5 +1,6 @@
 """Retrieval over the wire: images and vectors in, neighbours out, and nothing acknowledged is lost."""
 
+import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -293,6 +294,29 @@ def test_searches_are_right_while_others_write(stub: Stub, photos_collection: st
         done.set()
         writer.result()
     assert found == [str(i) for i in range(40)] * 5
+
+
+def test_a_write_that_the_disk_refuses_changes_nothing(tmp_path: Path) -> None:
+    write_colors(tmp_path / "models")
+    with (
+        ServerProcess(tmp_path / "models", tmp_path / "index") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = Stub(channel)
+        stub.CreateCollection(pb.CreateCollectionRequest(collection="c"), timeout=TIMEOUT_S)
+        first = pb.UpsertRequest(collection="c", items=[pb.UpsertItem(id="first", image=image(1))])
+        stub.Upsert(first, timeout=TIMEOUT_S)
+        second = pb.UpsertRequest(collection="c", items=[pb.UpsertItem(id="second", image=image(2))])
+        pid, limit = server.process.pid, resource.RLIMIT_FSIZE
+        free = resource.prlimit(pid, limit, (1024, resource.RLIM_INFINITY))
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Upsert(second, timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "nothing was changed by this call" in (caught.value.details() or "")
+        assert stub.Count(pb.CountRequest(collection="c"), timeout=TIMEOUT_S).count == 1
+        resource.prlimit(pid, limit, free)
+        stub.Upsert(second, timeout=TIMEOUT_S)
+        assert stub.Count(pb.CountRequest(collection="c"), timeout=TIMEOUT_S).count == 2
 
 
 def test_kill_9_loses_no_acknowledged_write(tmp_path: Path) -> None:
