@@ -1,6 +1,7 @@
 """How the client connects: limits, keepalive, and which calls are tried again."""
 
 import json
+import os
 
 import grpc
 
@@ -18,8 +19,14 @@ _IDEMPOTENT = (
     ("fovea.v1.RetrievalService", "Count"),
     ("fovea.v1.RetrievalService", "Search"),
 )
+DEFAULT_TARGET = "127.0.0.1:50051"
 # gRPC allows 5 attempts.
 MAX_RETRIES = 4
+
+
+def default_target() -> str:
+    """Where the server is when nobody says: $FOVEA_ADDRESS, else the port of a server on this machine."""
+    return os.environ.get("FOVEA_ADDRESS") or DEFAULT_TARGET
 
 
 def channel_options(max_message_bytes: int, retries: int) -> list[tuple[str, str | int]]:

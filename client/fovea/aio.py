@@ -13,12 +13,12 @@ from fovea import _health, _retrieval
 from fovea._aio_caller import AsyncCaller
 from fovea._aio_stream import Images
 from fovea._batches import Limits
-from fovea._channel import channel_options, open_aio_channel
+from fovea._channel import channel_options, default_target, open_aio_channel
 from fovea._checks import at_least_one
 from fovea._images import several
 from fovea._timeout import Deadline
 from fovea._vision import Classify, Embed, read_model
-from fovea.client import DEFAULT_MAX_IMAGES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
+from fovea.client import DEFAULT_MAX_IMAGES, DEFAULT_MAX_MESSAGE_BYTES
 from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
     Classification,
@@ -50,7 +50,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         timeout: float | None = 30.0,
         retries: int = 3,
@@ -59,7 +59,7 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
-        self.target = target
+        self.target = target = target or default_target()
         self._limits = Limits.of_message(at_least_one("max_images", max_images), max_message_bytes)
         self._caller = AsyncCaller(timeout, tuple(metadata))
         self._channel = open_aio_channel(target, credentials, channel_options(max_message_bytes, retries))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fovea import _health, _retrieval
 from fovea._batches import Limits
 from fovea._caller import Caller
-from fovea._channel import channel_options, open_channel
+from fovea._channel import channel_options, default_target, open_channel
 from fovea._checks import at_least_one
 from fovea._images import several
 from fovea._timeout import Deadline
@@ -38,7 +38,6 @@ from fovea.v1 import (
     retrieval_pb2_grpc,
 )
 
-DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 DEFAULT_MAX_IMAGES = 32
 
@@ -50,7 +49,8 @@ class Client:
     own holds. Every call raises a FoveaError when it fails as a whole (see `fovea.errors`).
 
     Args:
-        target: the server's address, host:port.
+        target: the server's address, host:port, or any of gRPC's names (dns:///fovea:50051). Default:
+            what the environment variable FOVEA_ADDRESS says, else 127.0.0.1:50051.
         timeout: seconds that a call may take; None: no end.
         retries: how often a call is tried again when the server is unavailable or says to come back,
             0 to 4. Only calls that do the same when they are done twice: not streams, and not
@@ -63,7 +63,7 @@ class Client:
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         timeout: float | None = 30.0,
         retries: int = 3,
@@ -72,7 +72,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
-        self.target = target
+        self.target = target = target or default_target()
         self._limits = Limits.of_message(at_least_one("max_images", max_images), max_message_bytes)
         self._caller = Caller(timeout, tuple(metadata))
         self._channel = open_channel(target, credentials, channel_options(max_message_bytes, retries))

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 from fovea import Client, FoveaError, Unavailable
-from fovea.client import DEFAULT_TARGET
+from fovea._channel import DEFAULT_TARGET
 
 F = TypeVar("F", bound=Callable[..., object])
 
