@@ -4,11 +4,18 @@
 SERVING while models load and while calls drain. "model/<name>": that model is warm.
 """
 
+import asyncio
+from typing import Any
+
+import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 READY = ""
 LIVENESS = "liveness"
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def model_service(name: str) -> str:
@@ -17,31 +24,74 @@ def model_service(name: str) -> str:
 
 
 class Health:
-    """Sets what the standard health service answers."""
+    """What the server says of itself; the servicer below tells it."""
 
     def __init__(self, models: list[str]) -> None:
-        self._names = [READY, *(model_service(model) for model in models)]
-        self._servicer = health.aio.HealthServicer()
+        """Alive, and not ready yet."""
+        self._statuses = {LIVENESS: _SERVING, READY: _NOT_SERVING}
+        self._statuses |= {model_service(model): _NOT_SERVING for model in models}
+        # Replaced at each change: who waits on the old one is woken and looks again.
+        self._changed = asyncio.Event()
+        self.closing = False
 
-    async def start(self, server: grpc.aio.Server) -> None:
-        """Register; alive from now on, not ready yet."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
-        await self._set([LIVENESS], serving=True)
-        await self._set(self._names, serving=False)
+    def register(self, server: grpc.aio.Server) -> None:
+        """Answer health checks on this server."""
+        health_pb2_grpc.add_HealthServicer_to_server(_Servicer(self), server)
 
-    async def model_ready(self, model: str) -> None:
+    def model_ready(self, model: str) -> None:
         """A model is warm."""
-        await self._set([model_service(model)], serving=True)
+        self._change({model_service(model): _SERVING})
 
-    async def ready(self) -> None:
+    def ready(self) -> None:
         """All models are warm."""
-        await self._set([READY], serving=True)
+        self._change({READY: _SERVING})
 
-    async def draining(self) -> None:
+    def draining(self) -> None:
         """Send nothing more here; alive all the same."""
-        await self._set(self._names, serving=False)
+        self._change({name: _NOT_SERVING for name in self._statuses if name != LIVENESS})
 
-    async def _set(self, names: list[str], *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse
-        for name in names:
-            await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+    def close(self) -> None:
+        """End the watches, which would otherwise keep the server from stopping."""
+        self.closing = True
+        self._change({})
+
+    def status(self, name: str) -> int | None:
+        """The status under a name; None if there is no such name."""
+        return self._statuses.get(name)
+
+    async def wait_for_change(self) -> None:
+        """Until a status has changed, or the watches end."""
+        await self._changed.wait()
+
+    def _change(self, statuses: dict[str, Any]) -> None:
+        self._statuses |= statuses
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Servicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the library has no types
+    # The library's own aio servicer forgets all watchers of a name when one of them leaves, and its
+    # watches never end, so that each drain would last until its timeout.
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def Check(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:  # noqa: N802 - the protocol's name
+        status = self._health.status(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"nothing is called {request.service!r} here")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:  # noqa: N802 - the protocol's name
+        told = None
+        while True:
+            status = self._health.status(request.service)
+            if status is None:
+                status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            if status != told:
+                told = status
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+            elif self._health.closing:
+                return
+            else:
+                await self._health.wait_for_change()

@@ -5,8 +5,8 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -72,6 +72,7 @@ class Server:
         self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
         self._health = Health(self._repository.names)
         self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
         self._lame_duck_s = config.lame_duck_s
         self.address = ""
         self.metrics_address = ""
@@ -86,7 +87,7 @@ class Server:
         try:
             await self._start()
             try:
-                await self._unless_stopped(self._load())
+                await self._unless(self._stopping, self._load())
                 await self._stopping.wait()
             finally:
                 await self._drain()
@@ -107,7 +108,7 @@ class Server:
             interceptors=[RequestInterceptor(self._metrics)], options=_grpc_options(config)
         )
         self._register()
-        await self._health.start(self._grpc)
+        self._health.register(self._grpc)
         try:
             port = _listening(
                 "port", config.port, lambda: self._grpc.add_insecure_port(f"{config.host}:{config.port}")
@@ -142,7 +143,7 @@ class Server:
     async def _load(self) -> None:
         for name in self._repository.names:
             model = await self._repository.load(name)
-            await self._health.model_ready(name)
+            self._health.model_ready(name)
             log.info(
                 "model_loaded",
                 model=name,
@@ -152,7 +153,7 @@ class Server:
                 precision=model.precision,
                 load_s=round(model.load_s, 3),
             )
-        await self._health.ready()
+        self._health.ready()
         log.info("ready", address=self.address)
 
     # Stop.
@@ -163,17 +164,20 @@ class Server:
             loop.add_signal_handler(number, self._stop, number)
 
     def _stop(self, number: signal.Signals) -> None:
+        log.info("stopping", signal=number.name)
+        if self._stopping.is_set():  # a second signal: somebody is in a hurry
+            self._hurrying.set()
         if number == signal.SIGINT:
             self._lame_duck_s = 0.0
-        log.info("stopping", signal=number.name)
         self._stopping.set()
 
-    async def _unless_stopped(self, work: Awaitable[None]) -> None:
-        """Do the work, or leave it when a signal comes."""
-        task = asyncio.ensure_future(work)
-        stop = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+    @staticmethod
+    async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, or leave it when the event comes."""
+        task = asyncio.create_task(work)
+        interruption = asyncio.create_task(event.wait())
+        await asyncio.wait([task, interruption], return_when=asyncio.FIRST_COMPLETED)
+        interruption.cancel()
         if not task.done():
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -182,11 +186,13 @@ class Server:
     async def _drain(self) -> None:
         """NOT_SERVING → lame duck → refuse new, finish old → batchers → metrics."""
         started = time.perf_counter()
-        await self._health.draining()
+        self._health.draining()
         if self._stopping.is_set():
             log.info("draining", lame_duck_s=self._lame_duck_s, timeout_s=self._config.drain_timeout_s)
-            await asyncio.sleep(self._lame_duck_s)
-        await self._grpc.stop(self._config.drain_timeout_s)
+            await self._unless(self._hurrying, asyncio.sleep(self._lame_duck_s))
+        self._health.close()
+        await self._unless(self._hurrying, self._grpc.stop(self._config.drain_timeout_s))
+        await self._grpc.stop(None)  # ends at once what is left; nothing is, unless there was a hurry
         await self._repository.close()
         self._pipeline.close()
         self._metrics_server.stop()

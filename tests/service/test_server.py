@@ -109,22 +109,26 @@ def test_sigterm_says_not_serving_first_and_finishes_what_is_under_way(tmp_path:
         channel(server.address) as open_channel,
     ):
         stub = classification_pb2_grpc.ClassificationServiceStub(open_channel)
-        changes: list[int] = []
-        watch = health_pb2_grpc.HealthStub(open_channel).Watch(health_pb2.HealthCheckRequest(service=READY))
-        assert next(watch).status == SERVING
+        watches = [
+            health_pb2_grpc.HealthStub(open_channel).Watch(health_pb2.HealthCheckRequest(service=READY))
+            for _ in range(3)
+        ]
+        assert [next(watch).status for watch in watches] == [SERVING] * 3
+        watches.pop().cancel()  # one watcher who leaves must not take the others' news along
         calls = [stub.Classify.future(gray(), timeout=60) for _ in range(12)]
         server.process.send_signal(signal.SIGTERM)
-        changes.append(next(watch).status)
-        assert changes == [NOT_SERVING]
+        assert [next(watch).status for watch in watches] == [NOT_SERVING] * 2
         assert health(open_channel, LIVENESS) == SERVING
         assert health(open_channel, model_service("slow")) == NOT_SERVING
         late = stub.Classify.future(gray(), timeout=60)  # in the lame-duck time calls are still taken
-        watch.cancel()
         for call in [*calls, late]:
             assert call.result().results[0].classification.classes
+        # The watches are still open here, and don't hold the server up until its drain's timeout.
+        assert [list(watch) for watch in watches] == [[], []]
         assert server.wait() == 0
     events = [line["event"] for line in server.logs]
     assert events == ["listening", "model_loaded", "ready", "stopping", "draining", "stopped"]
+    assert server.logs[-1]["drain_s"] < server.logs[-2]["timeout_s"]
 
 
 def test_ctrl_c_skips_the_lame_duck(repository: Path, tmp_path: Path) -> None:
@@ -132,6 +136,30 @@ def test_ctrl_c_skips_the_lame_duck(repository: Path, tmp_path: Path) -> None:
         assert server.stop(signal.SIGINT) == 0
     draining = next(line for line in server.logs if line["event"] == "draining")
     assert draining["lame_duck_s"] == 0
+
+
+def test_a_second_signal_ends_it_at_once(repository: Path, tmp_path: Path) -> None:
+    with (
+        ServerProcess(
+            repository, tmp_path / "index", "--lame-duck-s", "600", "--drain-timeout-s", "3600"
+        ) as server,
+        channel(server.address) as open_channel,
+    ):
+        release = threading.Event()
+
+        def endless() -> Iterator[classification_pb2.ClassifyStreamRequest]:
+            yield classification_pb2.ClassifyStreamRequest(id=1, request=gray())
+            release.wait(timeout=60)
+
+        stream = classification_pb2_grpc.ClassificationServiceStub(open_channel).ClassifyStream(endless())
+        assert next(stream).id == 1
+        for _ in range(2):
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("stopping")
+        assert server.wait() == 0
+        release.set()
+        with pytest.raises(grpc.RpcError):
+            next(stream)
 
 
 def test_log_lines_carry_the_callers_request_id(server: ServerProcess) -> None:
