@@ -23,6 +23,12 @@ FoveaError
 """
 
 
+def shorten(value: object, length: int = 100) -> str:
+    """A caller's value as an error message shows it: its repr, cut in the middle where it is long."""
+    text = repr(value[: 2 * length] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= length else f"{text[: length - 20]}…{text[-19:]}"
+
+
 class FoveaError(Exception):
     """Any error of the service's own."""
 
