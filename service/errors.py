@@ -23,10 +23,10 @@ FoveaError
 """
 
 
-def shorten(value: object, length: int = 100) -> str:
-    """A caller's value as an error message shows it: its repr, cut in the middle where it is long."""
-    text = repr(value[: 2 * length] if isinstance(value, str | bytes) else value)
-    return text if len(text) <= length else f"{text[: length - 20]}…{text[-19:]}"
+def shorten(value: object) -> str:
+    """A caller's value as an error message shows it: its repr, at most 80 characters of it."""
+    text = repr(value[:80] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 class FoveaError(Exception):
