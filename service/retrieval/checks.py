@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequest, VectorMismatch
+from service.errors import InvalidRequest, VectorMismatch, shorten
 from service.retrieval.index import CollectionSpec, Item, Metric
 
 MAX_DIMENSION = 65_536
@@ -45,18 +45,18 @@ def check_spec(spec: CollectionSpec) -> None:
     """
     if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
         raise InvalidRequest(
-            f"collection name {_short(spec.name)}; expected 1 to 128 letters, digits, '_', '-' and '.', "
+            f"collection name {shorten(spec.name)}; expected 1 to 128 letters, digits, '_', '-' and '.', "
             "starting with a letter or digit"
         )
     if not _is_int(spec.dimension) or not 1 <= spec.dimension <= MAX_DIMENSION:
         raise InvalidRequest(
-            f"collection {spec.name}: dimension {_short(spec.dimension)}; "
+            f"collection {spec.name}: dimension {shorten(spec.dimension)}; "
             f"expected a whole number from 1 to {MAX_DIMENSION:,}"
         )
     size = _utf8_size(spec.fingerprint)
     if size is None or size > MAX_FINGERPRINT_BYTES:
         raise InvalidRequest(
-            f"collection {spec.name}: fingerprint {_short(spec.fingerprint)}; "
+            f"collection {spec.name}: fingerprint {shorten(spec.fingerprint)}; "
             f"expected at most {MAX_FINGERPRINT_BYTES} bytes of UTF-8"
         )
 
@@ -66,7 +66,7 @@ def check_top_k(top_k: int) -> None:
     InvalidRequest: it isn't a whole number above 0.
     """
     if not _is_int(top_k) or top_k < 1:
-        raise InvalidRequest(f"top_k is {_short(top_k)}; expected a whole number of at least 1")
+        raise InvalidRequest(f"top_k is {shorten(top_k)}; expected a whole number of at least 1")
 
 
 def pack_items(spec: CollectionSpec, items: Sequence[Item]) -> Batch:
@@ -77,25 +77,30 @@ def pack_items(spec: CollectionSpec, items: Sequence[Item]) -> Batch:
         InvalidRequest: an id or attribute that can't be stored, or a vector that isn't finite, is longer
             than `MAX_LENGTH`, or is zero where the metric is the cosine.
     """
-    for number, item in enumerate(items):
+    for item in items:
         size = _utf8_size(item.id)
         if size is None or not 1 <= size <= MAX_ID_BYTES:
             raise InvalidRequest(
-                f"item {number}: id {_short(item.id)}; expected 1 to {MAX_ID_BYTES} bytes of UTF-8"
+                f"an item's id is {shorten(item.id)}; expected 1 to {MAX_ID_BYTES} bytes of UTF-8"
             )
     attributes = [_pack_attributes(item) for item in items]
     vectors = np.empty((len(items), spec.dimension), np.float32)
     for number, item in enumerate(items):
         vector = np.asarray(item.vector)
-        _check_shape(spec, vector, 1, f"the vector of item {_short(item.id)}")
+        _check_shape(spec, vector, 1, f"the vector of item {shorten(item.id)}")
         with np.errstate(over="ignore"):  # float64 beyond float32: refused below as not finite
             vectors[number] = vector
-    vectors = _normalise(spec, vectors, lambda number: f"the vector of item {_short(items[number].id)}")
+    vectors = _normalise(spec, vectors, lambda number: f"the vector of item {shorten(items[number].id)}")
     last = {item.id: number for number, item in enumerate(items)}
     if len(last) == len(items):
         return Batch(list(last), vectors, attributes)
     kept = list(last.values())
     return Batch(list(last), vectors[kept], [attributes[number] for number in kept])
+
+
+def check_item(spec: CollectionSpec, item: Item) -> None:
+    """Raises what `pack_items` would because of this item."""
+    pack_items(spec, [item])
 
 
 def pack_queries(spec: CollectionSpec, queries: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,7 +118,12 @@ def pack_queries(spec: CollectionSpec, queries: NDArray[np.float32]) -> NDArray[
     _check_shape(spec, array, 2, "the query")
     with np.errstate(over="ignore"):  # as above
         vectors = np.ascontiguousarray(array, np.float32)
-    return _normalise(spec, vectors, lambda number: f"query {number}")
+    return _normalise(spec, vectors, lambda number: "the query" if len(vectors) == 1 else f"query {number}")
+
+
+def check_query(spec: CollectionSpec, vector: NDArray[np.float32]) -> None:
+    """Raises what `pack_queries` would because of this vector, float32 [dimension]."""
+    pack_queries(spec, vector[None])
 
 
 def unpack_attributes(text: str) -> Mapping[str, Any]:
@@ -171,14 +181,14 @@ def _pack_attributes(item: Item) -> str:
     for name, value in item.attributes.items():
         if not _utf8_size(name) or not _storable(value):
             raise InvalidRequest(
-                f"item {_short(item.id)}: attribute {_short(name)} is {_short(value)}; expected a name of "
+                f"item {shorten(item.id)}: attribute {shorten(name)} is {shorten(value)}; expected a name of "
                 "UTF-8 that isn't empty, and a string of UTF-8, a 64-bit int, a finite float or a bool"
             )
     text = json.dumps(dict(item.attributes), ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode())
     if size > MAX_ATTRIBUTES_BYTES:
         raise InvalidRequest(
-            f"item {_short(item.id)}: its attributes take {size:,} bytes as JSON; "
+            f"item {shorten(item.id)}: its attributes take {size:,} bytes as JSON; "
             f"expected at most {MAX_ATTRIBUTES_BYTES:,}"
         )
     return text
@@ -206,8 +216,3 @@ def _utf8_size(text: object) -> int | None:
         return len(text.encode())
     except UnicodeEncodeError:  # a lone surrogate
         return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"

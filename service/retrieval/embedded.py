@@ -14,20 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CollectionExists, CollectionNotFound, IndexUnusable, Unavailable
+from service.errors import CollectionExists, CollectionNotFound, IndexUnusable, Unavailable, shorten
 from service.retrieval import flat, lock, record
-from service.retrieval.checks import (
-    check_spec,
-    check_top_k,
-    pack_items,
-    pack_queries,
-    unpack_attributes,
-)
+from service.retrieval.checks import check_spec, check_top_k, pack_items, pack_queries
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor
+from service.retrieval.replies import attributes_of
 from service.retrieval.segments import MAX_SEGMENT_ROWS, Segments
 
 # Of the names that an error lists.
 _LISTED_NAMES = 20
+# Of a float32.
+_NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class EmbeddedIndex(Index):
             self._check_open()
             if spec.name in self._collections:
                 raise CollectionExists(
-                    f"collection {spec.name!r} exists already; drop it, or choose another name"
+                    f"collection {shorten(spec.name)} exists already; drop it, or choose another name"
                 )
             self._collections[spec.name] = self._empty(self._record.create(spec), spec)
 
@@ -127,30 +124,67 @@ class EmbeddedIndex(Index):
                 found.segments.publish(change)
             return len(there)
 
-    def get(self, collection: str, ids: Sequence[str]) -> list[Item]:
+    def get(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        *,
+        include_vectors: bool = True,
+        max_reply_bytes: int | None = None,
+    ) -> list[Item]:
         """See `Index.get`."""
+        found = self._find(collection)
+        places = found.segments.read(ids)
+        used = slice(None) if include_vectors else slice(0)
+        bytes_each = _NUMBER_BYTES * found.spec.dimension if include_vectors else 0
+        remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
+        attributes = attributes_of(places, bytes_each, max_reply_bytes, remedy)
         return [
-            Item(segment.ids[row], segment.vectors[row].copy(), unpack_attributes(segment.attributes[row]))
-            for segment, row in self._find(collection).segments.read(ids)
+            Item(segment.ids[row], segment.vectors[row, used].copy(), values)
+            for (segment, row), values in zip(places, attributes, strict=True)
         ]
+
+    def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """See `Index.vectors`."""
+        places = self._find(collection).segments.read(dict.fromkeys(ids))
+        return {segment.ids[row]: segment.vectors[row].copy() for segment, row in places}
 
     def count(self, collection: str) -> int:
         """See `Index.count`."""
         return len(self._find(collection).segments)
 
-    def search(self, collection: str, queries: NDArray[np.float32], top_k: int) -> list[list[Neighbor]]:
+    def search(
+        self,
+        collection: str,
+        queries: NDArray[np.float32],
+        top_k: int,
+        *,
+        excluded_ids: Sequence[str | None] | None = None,
+        max_reply_bytes: int | None = None,
+    ) -> list[list[Neighbor]]:
         """See `Index.search`. Equally near items come in the order in which they were written."""
         found = self._find(collection)
         check_top_k(top_k)
         vectors = pack_queries(found.spec, queries)
+        excluded = excluded_ids or [None] * len(vectors)
+        wanted = top_k + any(name is not None for name in excluded)
+        hits_of_queries = [
+            [hit for hit in hits if hit.segment.ids[hit.row] != name][:top_k]
+            for hits, name in zip(
+                flat.search(found.segments.view(), found.spec.metric, vectors, wanted), excluded, strict=True
+            )
+        ]
+        attributes = iter(
+            attributes_of(
+                [(hit.segment, hit.row) for hits in hits_of_queries for hit in hits],
+                _NUMBER_BYTES,
+                max_reply_bytes,
+                "ask for fewer neighbours, or send fewer queries at a time",
+            )
+        )
         return [
-            [
-                Neighbor(
-                    hit.segment.ids[hit.row], hit.score, unpack_attributes(hit.segment.attributes[hit.row])
-                )
-                for hit in hits
-            ]
-            for hits in flat.search(found.segments.view(), found.spec.metric, vectors, top_k)
+            [Neighbor(hit.segment.ids[hit.row], hit.score, next(attributes)) for hit in hits]
+            for hits in hits_of_queries
         ]
 
     def close(self) -> None:
@@ -178,5 +212,5 @@ class EmbeddedIndex(Index):
             names = sorted(self._collections.copy())
             listed = ", ".join(names[:_LISTED_NAMES]) or "none"
             more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-            raise CollectionNotFound(f"no collection {name!r}; there are: {listed}{more}")
+            raise CollectionNotFound(f"no collection {shorten(name)}; there are: {listed}{more}")
         return found

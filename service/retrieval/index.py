@@ -56,7 +56,7 @@ class Item:
 
     Attributes:
         id: the caller's own, 1 to 512 bytes of UTF-8.
-        vector: float32 [dimension].
+        vector: float32 [dimension]; [0] where it was not asked for.
         attributes: stored beside it and returned with it; names aren't empty, floats are finite, and
             all together they have at most 64 KiB as JSON.
     """
@@ -86,6 +86,10 @@ class Index(ABC):
 
     Every method that names a collection raises CollectionNotFound, which lists those there are. A write
     that the disk refuses raises IndexUnusable and changes nothing.
+
+    A read with `max_reply_bytes` raises InvalidRequest where what it would return is larger: ids and
+    attributes as stored, in bytes of UTF-8, and 4 bytes a number. It says so before it makes any of it, so
+    memory is bounded too.
     """
 
     @abstractmethod
@@ -126,25 +130,51 @@ class Index(ABC):
         """Remove items by id; returns how many were there."""
 
     @abstractmethod
-    def get(self, collection: str, ids: Sequence[str]) -> list[Item]:
-        """The items of those ids that are there, in the order asked for, with vectors as stored."""
+    def get(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        *,
+        include_vectors: bool = True,
+        max_reply_bytes: int | None = None,
+    ) -> list[Item]:
+        """The items of those ids that are there, in the order asked for, with vectors as stored.
+
+        Raises:
+            InvalidRequest: they are larger than `max_reply_bytes`.
+        """
+
+    @abstractmethod
+    def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors, float32 [dimension], of those ids that are there, as stored."""
 
     @abstractmethod
     def count(self, collection: str) -> int:
         """How many items the collection has."""
 
     @abstractmethod
-    def search(self, collection: str, queries: NDArray[np.float32], top_k: int) -> list[list[Neighbor]]:
+    def search(
+        self,
+        collection: str,
+        queries: NDArray[np.float32],
+        top_k: int,
+        *,
+        excluded_ids: Sequence[str | None] | None = None,
+        max_reply_bytes: int | None = None,
+    ) -> list[list[Neighbor]]:
         """The nearest items of each query, nearest first, at most `top_k`; ties in the order of writing.
 
         Args:
             collection: where.
             queries: float32 [queries, dimension].
             top_k: at least 1.
+            excluded_ids: for each query an item that isn't among its neighbours, or None.
+            max_reply_bytes: of all neighbours together; None: any number.
 
         Raises:
             VectorMismatch: queries of another dimension; names both.
-            InvalidRequest: a query that isn't finite, or zero where the metric is the cosine.
+            InvalidRequest: a query that isn't finite, or zero where the metric is the cosine; or the
+                neighbours are larger than `max_reply_bytes`.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import IndexUnusable
+from service.errors import IndexUnusable, shorten
 from service.retrieval.checks import Batch, unpack_attributes
 from service.retrieval.index import CollectionSpec, Metric
 
@@ -129,16 +129,18 @@ class Record:
     def _unpacked(self, rows: list[tuple[Any, ...]], dimension: int) -> Batch:
         for name, blob, attributes in rows:
             if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
-                raise self._broken(f"the vector of item {name!r}; expected {4 * dimension} bytes")
+                raise self._broken(f"the vector of item {shorten(name)}; expected {4 * dimension} bytes")
             try:
                 unpack_attributes(attributes)
             except (TypeError, ValueError) as error:
-                raise self._broken(f"the attributes of item {name!r}: {error}") from error
+                raise self._broken(f"the attributes of item {shorten(name)}: {error}") from error
         ids, blobs, texts = zip(*rows, strict=True)
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
-            raise self._broken(f"the vector of item {ids[int(finite.argmin())]!r}; expected finite numbers")
+            raise self._broken(
+                f"the vector of item {shorten(ids[int(finite.argmin())])}; expected finite numbers"
+            )
         return Batch(list(ids), vectors, list(texts))
 
     def create(self, spec: CollectionSpec) -> int:

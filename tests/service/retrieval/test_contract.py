@@ -1,5 +1,6 @@
 """What every engine does, by the docstrings of `Index`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import CollectionExists, CollectionNotFound, InvalidRequest, VectorMismatch
+from service.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    InvalidRequest,
+    RequestError,
+    VectorMismatch,
+)
 from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Index, Item, Metric
 from tests.service.retrieval.conftest import Opener
 
@@ -182,6 +189,60 @@ def test_get_answers_in_the_order_asked(index: Index) -> None:
     np.testing.assert_array_equal(index.get("photos", ["4"])[0].vector, [4, -4])
 
 
+def test_get_without_vectors_leaves_them_empty(index: Index) -> None:
+    make(index)
+    index.upsert("photos", [Item("a", f32(1, 2), {"n": 1})])
+    [item] = index.get("photos", ["a"], include_vectors=False)
+    assert (item.id, item.attributes) == ("a", {"n": 1})
+    assert item.vector.dtype == np.float32
+    assert item.vector.shape == (0,)
+
+
+def test_vectors_are_those_stored(index: Index) -> None:
+    make(index, Metric.COSINE)
+    index.upsert("photos", [Item("a", f32(3, 4)), Item("b", f32(0, 2))])
+    vectors = index.vectors("photos", ["b", "nobody", "a", "b"])
+    assert sorted(vectors) == ["a", "b"]
+    np.testing.assert_allclose(vectors["a"], [0.6, 0.8], rtol=1e-6)
+    vectors["b"][:] = 0  # the caller's own
+    np.testing.assert_array_equal(index.vectors("photos", ["b"])["b"], [0, 1])
+
+
+def test_each_query_may_leave_an_item_out(index: Index) -> None:
+    make(index, Metric.L2)
+    index.upsert("photos", [Item(str(n), f32(n, 0)) for n in range(6)])
+    queries = f32([0, 0], [0, 0], [5, 0], [0, 0])
+    results = index.search("photos", queries, 2, excluded_ids=["0", None, "5", "nobody"])
+    assert [[neighbor.id for neighbor in result] for result in results] == [
+        ["1", "2"],
+        ["0", "1"],
+        ["4", "3"],
+        ["0", "1"],
+    ]
+    assert [len(result) for result in index.search("photos", queries[:1], 9, excluded_ids=["3"])] == [5]
+
+
+def test_a_reply_of_exactly_the_limit_is_given(index: Index) -> None:
+    """Ids and attributes in bytes of UTF-8 and 4 bytes a number, of each item as often as it comes."""
+    make(index)
+    index.upsert("photos", [Item("é", f32(1, 0), {"ü": "日"}), Item("b", f32(2, 0))])
+    whole = len("é".encode()) + len('{"ü":"日"}'.encode()) + len("b") + len("{}")
+    search = partial(index.search, "photos", f32([1, 0], [-1, 0], [1, 1]), 2)
+    expected = 3 * (whole + 2 * 4)
+    assert search(max_reply_bytes=expected) == search()
+    with pytest.raises(InvalidRequest, match=f"would take {expected} bytes; expected at most {expected - 1}"):
+        search(max_reply_bytes=expected - 1)
+    # What is left out doesn't count.
+    assert search(excluded_ids=["é"] * 3, max_reply_bytes=3 * (len("b") + len("{}") + 4))
+
+    ids = ["é", "b", "nobody", "é", "b"]
+    for include_vectors, expected in ((True, 2 * (whole + 2 * 2 * 4)), (False, 2 * whole)):
+        get = partial(index.get, "photos", ids, include_vectors=include_vectors)
+        assert len(get(max_reply_bytes=expected)) == 4
+        with pytest.raises(InvalidRequest, match=f"{expected} bytes; .*{expected - 1}: ask for fewer ids"):
+            get(max_reply_bytes=expected - 1)
+
+
 def test_the_index_keeps_no_view_of_the_callers_vector(index: Index) -> None:
     make(index)
     vector = f32(1, 2)
@@ -241,8 +302,8 @@ def test_attributes_and_ids_survive_a_restart_with_their_types(open_engine: Open
 
 
 BAD_ITEMS = {
-    "an empty id": (Item("", f32(1, 2)), "item 1: id ''; expected 1 to 512 bytes"),
-    "a long id": (Item("x" * 513, f32(1, 2)), "item 1: id 'xxx"),
+    "an empty id": (Item("", f32(1, 2)), "an item's id is ''; expected 1 to 512 bytes"),
+    "a long id": (Item("x" * 513, f32(1, 2)), "an item's id is 'xxx"),
     "a long id in bytes": (Item("é" * 257, f32(1, 2)), "1 to 512 bytes"),
     "no UTF-8": (Item("\udc80", f32(1, 2)), "1 to 512 bytes of UTF-8"),
     "nan": (Item("a", f32(1, np.nan)), "item 'a' has nan at 1; expected finite"),
@@ -300,6 +361,35 @@ def test_zero_has_no_cosine(index: Index) -> None:
     with pytest.raises(InvalidRequest, match="query 1 is zero; expected a direction"):
         index.search("photos", f32([1, 2], [0, 0]), 1)
     assert index.count("photos") == 0
+
+
+def test_long_values_are_cut_in_errors(index: Index) -> None:
+    make(index)
+    long: Any = "\x00" * 1_000_000
+    vector = f32(1, 2)
+    calls: list[Any] = [
+        lambda: index.count(long),
+        lambda: index.create(CollectionSpec(long, 2, Metric.L2, "")),
+        lambda: index.create(CollectionSpec("a", 2, Metric.L2, long)),
+        lambda: index.upsert("photos", [Item(long, vector)]),
+        lambda: index.upsert("photos", [Item("a", vector, {long: np.nan})]),
+        lambda: index.upsert("photos", [Item("a", vector, {"x": (long,)})]),  # type: ignore[dict-item] # meant
+        lambda: index.upsert("photos", [Item("a", vector, {"x": long})]),
+        lambda: index.upsert("photos", [Item("y" * 512, f32(1, 2, 3))]),
+        lambda: index.search("photos", f32([1, 2]), long),
+    ]
+    for call in calls:
+        with pytest.raises(RequestError) as caught:
+            call()
+        assert len(str(caught.value)) < 500
+
+
+def test_the_names_that_an_error_lists_are_bounded(index: Index) -> None:
+    for number in range(30):
+        index.create(CollectionSpec(f"{number:0128}", 2, Metric.L2, ""))
+    with pytest.raises(CollectionNotFound, match="and 10 more") as caught:
+        index.count("x")
+    assert len(str(caught.value)) < 4000  # a gRPC status has 8 kB
 
 
 def test_another_dimension_is_refused_with_both_named(index: Index) -> None:

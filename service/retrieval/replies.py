@@ -1,0 +1,51 @@
+"""What a read returns of stored rows: its size is summed before any of it is made."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.errors import InvalidRequest
+from service.retrieval.checks import unpack_attributes
+from service.retrieval.segments import Segment
+
+
+def attributes_of(
+    places: Sequence[tuple[Segment, int]], bytes_each: int, max_reply_bytes: int | None, remedy: str
+) -> list[Mapping[str, Any]]:
+    """The attributes of each place; of equal places one and the same mapping, unpacked once.
+
+    Args:
+        places: segment and row of each thing returned.
+        bytes_each: what is returned of each besides its id and attributes.
+        max_reply_bytes: of all together; None: any number.
+        remedy: what the caller can ask for instead.
+
+    Raises:
+        InvalidRequest: they are larger.
+    """
+    # A segment is told by its identity: comparing its fields would compare arrays.
+    keys = [(id(segment), row) for segment, row in places]
+    distinct = dict(zip(keys, places, strict=True))
+    if max_reply_bytes is not None:
+        times = Counter(keys)
+        size = sum(
+            times[key] * (bytes_each + _utf8_size(segment.ids[row]) + _utf8_size(segment.attributes[row]))
+            for key, (segment, row) in distinct.items()
+        )
+        check_reply_size(size, max_reply_bytes, remedy)
+    attributes = {key: unpack_attributes(segment.attributes[row]) for key, (segment, row) in distinct.items()}
+    return [attributes[key] for key in keys]
+
+
+def check_reply_size(size_bytes: int, max_reply_bytes: int, remedy: str) -> None:
+    """Raises:
+    InvalidRequest: the reply is too large to be sent.
+    """
+    if size_bytes > max_reply_bytes:
+        raise InvalidRequest(
+            f"the reply would take {size_bytes:,} bytes; expected at most {max_reply_bytes:,}: {remedy}"
+        )
+
+
+def _utf8_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,0 +1,48 @@
+"""What a read returns: sized before it is unpacked, and unpacked once."""
+
+import numpy as np
+import pytest
+
+from service.errors import InvalidRequest
+from service.retrieval import replies
+from service.retrieval.checks import Batch, unpack_attributes
+from service.retrieval.segments import Segment, Segments
+
+
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was unpacked, in order."""
+    texts: list[str] = []
+
+    def unpack(text: str) -> object:
+        texts.append(text)
+        return unpack_attributes(text)
+
+    monkeypatch.setattr(replies, "unpack_attributes", unpack)
+    return texts
+
+
+@pytest.fixture
+def places() -> list[tuple[Segment, int]]:
+    """Of four rows in two segments."""
+    segments = Segments(2, max_rows=2)
+    texts = [f'{{"n":{n}}}' for n in range(4)]
+    segments.publish(segments.prepare(Batch(list("abcd"), np.zeros((4, 2), np.float32), texts)))
+    return segments.read("abcd")
+
+
+def test_each_row_is_unpacked_once(unpacked: list[str], places: list[tuple[Segment, int]]) -> None:
+    attributes = replies.attributes_of(places * 5 + places[2:3], 4, None, "")
+    assert attributes == [{"n": n} for n in range(4)] * 5 + [{"n": 2}]
+    assert unpacked == [f'{{"n":{n}}}' for n in range(4)]
+
+
+def test_nothing_is_unpacked_of_a_reply_that_is_too_large(
+    unpacked: list[str], places: list[tuple[Segment, int]]
+) -> None:
+    size = 1000 * 4 * (1 + len('{"n":0}') + 100)
+    with pytest.raises(
+        InvalidRequest, match=f"the reply would take {size:,} bytes; expected at most 999: ask for less"
+    ):
+        replies.attributes_of(places * 1000, 100, 999, "ask for less")
+    assert unpacked == []
