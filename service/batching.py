@@ -1,49 +1,25 @@
 """The dynamic batcher: many callers' values → few runs. It knows no model, only a function to call.
 
 Rules, each with its test:
-  1. At the door: room for every image of a request, or the request is refused at once. A stream
-     waits for room instead.
-  2. A batch runs when it is full, when its first entry has waited `max_queue_delay_ms`, or when an
+  1. A batch runs when it is full, when its first entry has waited `max_queue_delay_ms`, or when an
      entry's deadline allows no more waiting.
-  3. Entries whose caller left or whose deadline passed are dropped before the run, not after it.
-  4. A caller who leaves never takes its mates along; a run that fails fails its own batch only.
+  2. Entries whose caller left or whose deadline passed are dropped before the run, not after it.
+  3. A caller who leaves never takes its mates along; a run that fails fails its own batch only.
 """
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from service.errors import (
-    DeadlineExpired,
-    InferenceFailed,
-    InvalidRequest,
-    Overloaded,
-    RequestError,
-    Unavailable,
-)
+from service.errors import DeadlineExpired, InferenceFailed, RequestError, Unavailable
 
 # A run that starts just in time by the clock ends just too late for its caller.
 _RUN_MARGIN = 1.25
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-class BatchObserver(Protocol):
-    """What the batcher tells its owner's metrics."""
-
-    def depth(self, images: int) -> None:
-        """Images that are in: decoding, waiting or running."""
-
-    def shed(self, reason: str, images: int) -> None:
-        """Images were given up: "full", "expired" or "cancelled"."""
-
-    def waited(self, seconds: float) -> None:
-        """An image left the queue for a run."""
 
 
 @dataclass(eq=False)
@@ -53,11 +29,18 @@ class _Entry(Generic[In, Out]):
     deadline: float
     future: "asyncio.Future[Out]"
 
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            # Read once, so that asyncio doesn't complain where the caller leaves in this instant.
+            self.future.exception()
+
 
 class DynamicBatcher(Generic[In, Out]):
     """Collects values into batches and runs one batch at a time.
 
-    All methods belong to one event loop; times are that loop's (`loop.time()`), in seconds.
+    All methods belong to one event loop; times are that loop's (`loop.time()`), in seconds. What bounds
+    the queue is the door in front of it, `Admission`.
     """
 
     def __init__(
@@ -66,9 +49,8 @@ class DynamicBatcher(Generic[In, Out]):
         *,
         max_batch_size: int,
         max_queue_delay_ms: float,
-        queue_capacity: int,
         expected_run_s: float,
-        observer: BatchObserver,
+        on_wait: Callable[[float], None],
     ) -> None:
         """Make a batcher; `start` sets it to work.
 
@@ -77,21 +59,14 @@ class DynamicBatcher(Generic[In, Out]):
                 raises fails that batch.
             max_batch_size: values in one run at most.
             max_queue_delay_ms: how long the first entry waits for others.
-            queue_capacity: images that may be in: decoding, waiting or running.
             expected_run_s: how long a run takes, before any was seen.
-            observer: is told what happens.
+            on_wait: is told how long each value waited for its run, in seconds.
         """
         self._run = run
         self._max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_ms / 1000
-        self._capacity = queue_capacity
-        # Streams together hold at most half, so that they never shut the others out.
-        self._stream_capacity = queue_capacity // 2
         self._run_s = expected_run_s
-        self._observer = observer
-        self._held = 0
-        self._held_by_streams = 0
-        self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._on_wait = on_wait
         # A dict keeps the order of arrival and lets a caller who leaves take its entry out at once.
         self._queue: dict[int, _Entry[In, Out]] = {}
         self._keys = itertools.count()
@@ -99,9 +74,10 @@ class DynamicBatcher(Generic[In, Out]):
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
 
-    def start(self) -> None:
-        """Set the batcher to work on the running loop."""
+    def start(self) -> "asyncio.Task[None]":
+        """Set the batcher to work on the running loop; the task ends when it is closed."""
         self._worker = asyncio.get_running_loop().create_task(self._work(), name="batcher")
+        return self._worker
 
     async def close(self) -> None:
         """Take nothing more, finish what is queued, and end."""
@@ -110,58 +86,12 @@ class DynamicBatcher(Generic[In, Out]):
         if self._worker is not None:
             await self._worker
 
-    @contextmanager
-    def admit(self, images: int) -> Iterator[None]:
-        """Let a request's images in until the block ends, or refuse them at once.
-
-        Raises:
-            Overloaded: there is no room now.
-            InvalidRequest: there could never be.
-            Unavailable: the batcher is closing.
-        """
-        self._check_open()
-        if images > self._capacity:
-            raise InvalidRequest(
-                f"the request has {images} images; at most {self._capacity} fit in the queue"
-            )
-        if self._held + images > self._capacity:
-            self._observer.shed("full", images)
-            raise Overloaded(
-                f"the queue has room for {self._capacity - self._held} of its {self._capacity} images; "
-                f"the request has {images}; try again later",
-                retry_after_ms=1000 * self._run_s * self._held / self._max_batch_size,
-            )
-        self._hold(images)
-        try:
-            yield
-        finally:
-            self._hold(-images)
-
-    @asynccontextmanager
-    async def admit_stream(self, images: int, deadline: float) -> AsyncIterator[None]:
-        """Let one message of a stream in until the block ends, as soon as there is room, in turn.
-
-        Raises:
-            DeadlineExpired: there was no room in time.
-            InvalidRequest: there could never be.
-            Unavailable: the batcher is closing.
-        """
-        self._check_open()
-        if images > self._stream_capacity:
-            raise InvalidRequest(
-                f"the message has {images} images; at most {self._stream_capacity} fit in a stream's queue"
-            )
-        if self._turns or not self._has_stream_room(images):
-            await self._wait_for_turn(images, deadline)
-        else:
-            self._hold_for_stream(images)
-        try:
-            yield
-        finally:
-            self._hold_for_stream(-images)
+    def expected_wait_s(self, values: int) -> float:
+        """How long so many values take at the latest pace, in seconds."""
+        return self._run_s * values / self._max_batch_size
 
     async def submit(self, value: In, deadline: float) -> Out:
-        """Queue one admitted value and wait for its result.
+        """Queue one value and wait for its result.
 
         Args:
             value: handed to `run`.
@@ -172,7 +102,8 @@ class DynamicBatcher(Generic[In, Out]):
             InferenceFailed: the run failed.
             Unavailable: the batcher is closing.
         """
-        self._check_open()
+        if self._closing or self._worker is None or self._worker.done():
+            raise Unavailable("the server is draining; try another one")
         loop = asyncio.get_running_loop()
         entry: _Entry[In, Out] = _Entry(value, loop.time(), deadline, loop.create_future())
         key = next(self._keys)
@@ -182,61 +113,9 @@ class DynamicBatcher(Generic[In, Out]):
             async with asyncio.timeout_at(deadline):
                 return await entry.future
         except TimeoutError:
-            self._observer.shed("expired", 1)
             raise DeadlineExpired("the deadline passed before the image's result was there") from None
-        except asyncio.CancelledError:
-            self._observer.shed("cancelled", 1)
-            raise
         finally:
             self._queue.pop(key, None)
-
-    # The door.
-
-    def _check_open(self) -> None:
-        if self._closing or self._worker is None or self._worker.done():
-            raise Unavailable("the server is draining; try another one")
-
-    def _hold(self, images: int) -> None:
-        """Count images in, or out where negative."""
-        self._held += images
-        self._observer.depth(self._held)
-        if images < 0:
-            self._give_turns()
-
-    def _hold_for_stream(self, images: int) -> None:
-        self._held_by_streams += images
-        self._hold(images)
-
-    def _has_stream_room(self, images: int) -> bool:
-        return (
-            self._held_by_streams + images <= self._stream_capacity and self._held + images <= self._capacity
-        )
-
-    def _give_turns(self) -> None:
-        while self._turns and self._has_stream_room(self._turns[0][0]):
-            images, turn = self._turns.popleft()
-            if not turn.done():
-                self._hold_for_stream(images)
-                turn.set_result(None)
-
-    async def _wait_for_turn(self, images: int, deadline: float) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.append((images, turn))
-        try:
-            async with asyncio.timeout_at(deadline):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():  # it was given in the same instant
-                self._hold_for_stream(-images)
-            else:
-                self._turns.remove((images, turn))
-                self._give_turns()
-            if isinstance(error, TimeoutError):
-                self._observer.shed("expired", images)
-                raise DeadlineExpired("the deadline passed while the message waited for room") from None
-            raise
-
-    # The worker.
 
     async def _work(self) -> None:
         while await self._wait_for_first():
@@ -278,9 +157,9 @@ class DynamicBatcher(Generic[In, Out]):
             if entry.future.done():
                 continue
             if entry.deadline <= now:
-                entry.future.set_exception(TimeoutError())  # `submit` says it to the caller
+                entry.fail(TimeoutError())  # `submit` says it to the caller
                 continue
-            self._observer.waited(now - entry.arrived)
+            self._on_wait(now - entry.arrived)
             batch.append(entry)
         return batch
 
@@ -292,17 +171,12 @@ class DynamicBatcher(Generic[In, Out]):
             if len(results) != len(batch):
                 raise InferenceFailed(f"the run gave {len(results)} results for {len(batch)} images")
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this batch and no other
+            reason = str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}"
             for entry in batch:
-                if not entry.future.done():
-                    entry.future.set_exception(_failure(error))
+                entry.fail(InferenceFailed(reason))  # an instance each: raising one adds a traceback to it
             return
         # The slowest of late, forgotten slowly: a late answer costs more than a smaller batch.
         self._run_s = max(loop.time() - started, 0.9 * self._run_s)
         for entry, result in zip(batch, results, strict=True):
             if not entry.future.done():
                 entry.future.set_result(result)
-
-
-def _failure(error: Exception) -> InferenceFailed:
-    """An instance for each caller: raising one adds a traceback to it."""
-    return InferenceFailed(str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}")

@@ -83,8 +83,8 @@ class Config:
     queue_capacity: int = _setting(
         1024,
         _BATCHING,
-        "Images per model that may be decoding or waiting; beyond it requests are refused "
-        "(RESOURCE_EXHAUSTED). Streams use half of it and wait instead.",
+        "Images per model that may be in: decoding, waiting or running. Beyond it requests are refused "
+        "(RESOURCE_EXHAUSTED); streams use half of it and wait instead.",
         low=2,
         high=1_000_000,
     )
@@ -98,12 +98,28 @@ class Config:
     max_message_bytes: int = _setting(
         16 * 1024 * 1024,
         _LIMITS,
-        "Largest gRPC message, and so the largest image file.",
-        low=1024,
+        "Largest gRPC message, in and out; a larger one is refused whole.",
+        low=64 * 1024,
         high=1024**3,
+    )
+    max_image_bytes: int = _setting(
+        15 * 1024 * 1024, _LIMITS, "Largest image file; a larger one is that image's own error.", low=1024
+    )
+    max_queued_bytes: int = _setting(
+        512 * 1024 * 1024,
+        _LIMITS,
+        "Bytes of images per model that may be in, as queue_capacity counts them.",
+        low=128 * 1024,
     )
     max_image_pixels: int = _setting(
         50_000_000, _LIMITS, "Largest width × height, read before decoding.", low=1, high=1_000_000_000
+    )
+    max_decoding_pixels: int = _setting(
+        100_000_000,
+        _LIMITS,
+        "Pixels that are decoded at the same time: what bounds the memory of decoding (4 to 12 bytes "
+        "each). A larger image is decoded alone.",
+        low=1,
     )
     max_images_per_request: int = _setting(
         256, _LIMITS, "Images, items or queries in one message.", low=1, high=100_000
@@ -116,7 +132,11 @@ class Config:
         high=3_600_000,
     )
     stream_window_images: int = _setting(
-        64, _LIMITS, "Images of one stream in work at a time; then its caller waits.", low=1, high=100_000
+        64,
+        _LIMITS,
+        "Images of one stream in work at a time, or one message's bytes; then its caller waits.",
+        low=1,
+        high=100_000,
     )
 
     index_path: Path = _setting(
@@ -146,6 +166,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "host", self.host.strip("[]"))  # frozen, but not yet made
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
         if self.queue_capacity < 2 * self.max_batch_size:
@@ -158,6 +179,16 @@ class Config:
                 f"max_images_per_request is {self.max_images_per_request}; "
                 f"expected at most half of queue_capacity = {self.queue_capacity // 2}"
             )
+        if self.max_queued_bytes < 2 * self.max_message_bytes:
+            raise ConfigError(
+                f"max_queued_bytes is {self.max_queued_bytes}; "
+                f"expected at least 2 × max_message_bytes = {2 * self.max_message_bytes}"
+            )
+
+    @property
+    def address_host(self) -> str:
+        """The host as it stands before ':port': IPv6 in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def intra_op_thread_count(self) -> int:
@@ -179,8 +210,8 @@ def _check(setting: "Field[Any]", value: Any) -> None:
     low, high, choices = (setting.metadata[key] for key in ("low", "high", "choices"))
     if choices is not None and value not in choices:
         raise ConfigError(f"{setting.name} is {value!r}; expected one of {', '.join(choices)}")
-    if low is not None and not (math.isfinite(value) and low <= value <= high):
-        raise ConfigError(f"{setting.name} is {value}; expected {low} to {high}")
+    if low is not None and not low <= value <= (high or math.inf):
+        raise ConfigError(f"{setting.name} is {value}; expected {low} to {high or 'any more'}")
 
 
 def default_of(setting: "Field[Any]") -> Any:

@@ -41,7 +41,11 @@ STATUS: dict[type[FoveaError], grpc.StatusCode] = {
 REQUEST_ID = "x-request-id"
 _INSTRUMENTED = "/fovea.v1."
 # Under overload there would be thousands a second of these; fovea_shed_total counts them.
-_NOT_LOGGED = (Overloaded, DeadlineExpired)
+NOT_LOGGED = (Overloaded, DeadlineExpired)
+# gRPC sends a status in the trailers, percent-encoded; past 8 KiB of them the caller gets another error.
+_MAX_MESSAGE_BYTES = 2000
+# The caller's own timer runs out a little before ours.
+_EXPIRED_WITHIN_S = 0.05
 
 log = structlog.get_logger()
 Handler = Callable[[Any, Any], Any]
@@ -50,6 +54,14 @@ Handler = Callable[[Any, Any], Any]
 def status_of(error: FoveaError) -> grpc.StatusCode:
     """The gRPC status of an error, by the nearest class in `STATUS`."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def clip(message: str) -> str:
+    """A message that fits into a status."""
+    content = message.encode(errors="replace")
+    if len(content) <= _MAX_MESSAGE_BYTES:
+        return message
+    return content[:_MAX_MESSAGE_BYTES].decode(errors="ignore") + "…"
 
 
 @dataclass
@@ -65,6 +77,11 @@ class Call:
     method: str
     request_id: str
     model: str = ""
+
+
+def crash_message(call: Call) -> str:
+    """What a caller is told of an error that nobody foresaw."""
+    return f"an error of the server's own; its log has it under request id {call.request_id}"
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -90,7 +107,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith(_INSTRUMENTED):
             return handler
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _forgiving(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
@@ -103,7 +120,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             started = time.perf_counter()
             call = _begin(method, context)
             try:
-                response = await behavior(request, context)
+                response = await behavior(_checked(request), context)
             except BaseException as error:
                 await self._fail(call, error, context)
                 raise  # only what _fail doesn't turn into a status comes here: cancellation
@@ -123,7 +140,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         ) -> AsyncIterator[Any]:
             call = _begin(method, context)
             try:
-                async for response in behavior(requests, context):
+                async for response in behavior(_all_checked(requests), context):
                     yield response
             except BaseException as error:
                 await self._fail(call, error, context)
@@ -137,20 +154,20 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self, call: Call, error: BaseException, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> None:
         if isinstance(error, RequestError | IndexUnusable):
-            code, message = status_of(error), str(error)
+            code, message = status_of(error), clip(str(error))
             if isinstance(error, Overloaded):
                 # A client whose retry policy covers this status waits that long (gRFC A6).
                 push_back = ("grpc-retry-pushback-ms", str(max(1, round(error.retry_after_ms))))
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id), push_back))
-            if not isinstance(error, _NOT_LOGGED):
+            if not isinstance(error, NOT_LOGGED):
                 log.warning("request_failed", method=call.method, code=code.name, error=message)
         elif isinstance(error, Exception):
             code = grpc.StatusCode.INTERNAL
-            message = f"an error of the server's own; its log has it under request id {call.request_id}"
+            message = crash_message(call)
             log.error("request_crashed", method=call.method, exc_info=error)
         else:
             remaining = context.time_remaining()
-            expired = remaining is not None and remaining <= 0
+            expired = remaining is not None and remaining <= _EXPIRED_WITHIN_S
             self._count(call, grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED)
             return
         self._count(call, code)
@@ -158,6 +175,37 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _count(self, call: Call, code: grpc.StatusCode) -> None:
         self._metrics.requests.labels(call.method, call.model, code.name).inc()
+
+
+@dataclass(frozen=True)
+class _Malformed:
+    """Stands for a message that isn't one, until somebody can be told."""
+
+    reason: str
+
+
+def _forgiving(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    assert deserialize is not None  # noqa: S101 - generated handlers have one
+
+    # gRPC itself would answer UNKNOWN, and log a traceback for each.
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception as error:  # noqa: BLE001 - protobuf's implementations raise different ones
+            return _Malformed(str(error) or type(error).__name__)
+
+    return read
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidRequest(f"the message isn't what the contract says: {request.reason}")
+    return request
+
+
+async def _all_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
 
 
 def _begin(method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> Call:

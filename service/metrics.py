@@ -1,6 +1,7 @@
 """Every metric of the server, on a registry that is handed in."""
 
 from threading import Thread
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -12,6 +13,7 @@ _SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1,
     0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+_CONNECTION_TIMEOUT_S = 10.0
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -28,11 +30,14 @@ class Metrics:
             registry=registry,
         )
         self.images = Counter(
-            "fovea_images_total", "Images that ended, by status.", ["model", "code"], registry=registry
+            "fovea_images_total",
+            "Images that ended, by status; those of a request that failed as a whole by its.",
+            ["model", "code"],
+            registry=registry,
         )
         self.request_duration = Histogram(
             "fovea_request_duration_seconds",
-            "From a call's arrival to its end; not for streams.",
+            "From a call's last byte to its end; not for streams.",
             ["method", "model"],
             buckets=_SECONDS,
             registry=registry,
@@ -54,7 +59,10 @@ class Metrics:
             "fovea_batch_size", "Images in one run.", ["model"], buckets=_IMAGES, registry=registry
         )
         self.queue_depth = Gauge(
-            "fovea_queue_depth", "Images that are decoding or waiting.", ["model"], registry=registry
+            "fovea_queue_depth",
+            "Images that are in: decoding, waiting or running.",
+            ["model"],
+            registry=registry,
         )
         self.shed = Counter(
             "fovea_shed_total",
@@ -94,6 +102,9 @@ class MetricsServer:
         self._server: WSGIServer
         self._thread: Thread
         self._server, self._thread = start_http_server(port, host, registry)
+        handler: Any = self._server.RequestHandlerClass
+        # Each connection has a thread: one that says nothing gives it back.
+        self._server.RequestHandlerClass = type("Handler", (handler,), {"timeout": _CONNECTION_TIMEOUT_S})
         self.port: int = self._server.server_port
 
     def stop(self) -> None:

@@ -4,40 +4,22 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.admission import Admission, Load
 from service.batching import DynamicBatcher
 from service.config import Config
-from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailable
+from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailable, shorten
 from service.manifest import Manifest, read_manifest
 from service.metrics import Metrics
 from service.preprocess import Preprocessing
 from service.session import ModelSession, Outputs
-
-
-class _Observer:
-    """The batcher's events as this model's metrics."""
-
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self._depth = metrics.queue_depth.labels(model)
-        self._waited = metrics.queue.labels(model)
-        self._shed = {
-            reason: metrics.shed.labels(model, reason) for reason in ("full", "expired", "cancelled")
-        }
-
-    def depth(self, images: int) -> None:
-        self._depth.set(images)
-
-    def shed(self, reason: str, images: int) -> None:
-        self._shed[reason].inc(images)
-
-    def waited(self, seconds: float) -> None:
-        self._waited.observe(seconds)
+from service.workers import WorkerPool
 
 
 class Model:
@@ -49,6 +31,7 @@ class Model:
         fingerprint: names the package and the precision; embeddings of another one don't compare.
         execution_provider, precision: what really runs.
         max_batch_size: images in one run at most.
+        admission: the door that a request goes through first.
         batcher: takes uint8 [height, width, 3] and gives `Outputs` of one image.
     """
 
@@ -62,7 +45,7 @@ class Model:
         session = ModelSession(manifest, config.execution_provider, config.intra_op_thread_count)
         slowest_run_s = session.warm_up(config.max_batch_size)
         self._session = session
-        self._thread = ThreadPoolExecutor(1, f"inference-{manifest.name}")
+        self._thread = WorkerPool(f"inference-{manifest.name}", threads=1, capacity=1)
         self._inference = metrics.inference.labels(manifest.name)
         self._batch_size = metrics.batch_size.labels(manifest.name)
         self.manifest = manifest
@@ -77,10 +60,16 @@ class Model:
             self._run,
             max_batch_size=config.max_batch_size,
             max_queue_delay_ms=config.max_queue_delay_ms,
-            queue_capacity=config.queue_capacity,
             expected_run_s=slowest_run_s,
-            observer=_Observer(metrics, manifest.name),
+            on_wait=metrics.queue.labels(manifest.name).observe,
         )
+        self.admission = Admission(
+            Load(config.queue_capacity, config.max_queued_bytes),
+            self.batcher.expected_wait_s,
+            metrics.queue_depth.labels(manifest.name).set,
+        )
+        for reason in ("full", "expired", "cancelled"):  # so that they are there from the start, as 0
+            metrics.shed.labels(manifest.name, reason)
         self.load_s = time.perf_counter() - started
         metrics.model_load_duration.labels(manifest.name).set(self.load_s)
         metrics.model_info.labels(
@@ -88,7 +77,7 @@ class Model:
         ).set(1)
 
     async def _run(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Outputs]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run_blocking, images)
+        return await self._thread.run(partial(self._run_blocking, images))
 
     def _run_blocking(self, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
         batch = np.stack(images)
@@ -98,10 +87,19 @@ class Model:
         self._batch_size.observe(len(batch))
         return outputs.split()
 
-    async def close(self) -> None:
-        """Finish what is queued, then end the thread."""
-        await self.batcher.close()
-        self._thread.shutdown()
+    async def close(self, timeout_s: float) -> bool:
+        """Finish what is queued, then end the thread; whether that was done within the time."""
+        self.admission.close()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.batcher.close()
+        except TimeoutError:
+            timeout_s = 0
+        return self._thread.close(timeout_s)
+
+
+# Of those that an error lists.
+_LISTED_MODELS = 20
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,7 @@ class ModelRepository:
         self._config, self._metrics = config, metrics
         self._wanted = _choose(config)
         self._models: dict[str, Model] = {}
+        self._loader = WorkerPool("load", threads=1, capacity=1)
         self.default_name = config.default_model
         names = [wanted.name for wanted in self._wanted]
         if self.default_name and self.default_name not in names:
@@ -141,17 +140,19 @@ class ModelRepository:
         """Those that are loaded."""
         return list(self._models.values())
 
-    async def load(self, name: str) -> Model:
+    async def load(self, name: str) -> "tuple[Model, asyncio.Task[None]]":
         """Load one of `names` in a worker thread.
+
+        Returns:
+            The model, and the task of its batcher, which should never end before `close`.
 
         Raises:
             StartError: its package or the execution provider can't be used.
         """
         folder = next(wanted.folder for wanted in self._wanted if wanted.name == name)
-        model = await asyncio.to_thread(lambda: Model(read_manifest(folder), self._config, self._metrics))
-        model.batcher.start()
+        model = await self._loader.run(lambda: Model(read_manifest(folder), self._config, self._metrics))
         self._models[name] = model
-        return model
+        return model, model.batcher.start()
 
     def get(self, name: str, version: str) -> Model:
         """The model of that name and version; an empty name is the default model, an empty version any.
@@ -165,12 +166,12 @@ class ModelRepository:
             raise InvalidRequest(f"the request names no model, and there is no default; {self._there()}")
         name = name or self.default_name
         if name not in self.names:
-            raise ModelNotFound(f"no model {name!r}; {self._there()}")
+            raise ModelNotFound(f"no model {shorten(name)}; {self._there()}")
         model = self._models.get(name)
         if model is None:
             raise Unavailable(f"model {name!r} is loading; try again later")
         if version and version != model.manifest.version:
-            raise ModelNotFound(f"no version {version!r} of model {name!r}; {self._there()}")
+            raise ModelNotFound(f"no version {shorten(version)} of model {name!r}; {self._there()}")
         return model
 
     def by_fingerprint(self, fingerprint: str) -> Model | None:
@@ -178,12 +179,14 @@ class ModelRepository:
         return next((model for model in self._models.values() if model.fingerprint == fingerprint), None)
 
     def _there(self) -> str:
-        models = ", ".join(f"{wanted.name} (version {wanted.folder.name})" for wanted in self._wanted)
-        return f"the models there are: {models}"
+        listed = [f"{wanted.name} (version {wanted.folder.name})" for wanted in self._wanted[:_LISTED_MODELS]]
+        more = len(self._wanted) - len(listed)
+        return f"the models there are: {', '.join(listed)}" + (f" and {more} more" if more else "")
 
-    async def close(self) -> None:
-        """Close every model."""
-        await asyncio.gather(*(model.close() for model in self._models.values()))
+    async def close(self, timeout_s: float) -> bool:
+        """Close every model; whether all that ran has ended within the time."""
+        closed = await asyncio.gather(*(model.close(timeout_s) for model in self._models.values()))
+        return self._loader.close(0) and all(closed)
 
 
 def _choose(config: Config) -> list[_Wanted]:

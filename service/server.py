@@ -28,7 +28,7 @@ from service.config import Config
 from service.errors import ConfigError
 from service.gallery import Gallery
 from service.health import Health
-from service.interceptors import RequestInterceptor
+from service.interceptors import RequestInterceptor, status_of
 from service.metrics import Metrics, MetricsServer
 from service.pipeline import Pipeline
 from service.repository import ModelRepository
@@ -40,6 +40,10 @@ from service.servicers.retrieval import RetrievalServicer
 
 T = TypeVar("T")
 log = structlog.get_logger()
+# make, timeout and shells pass one signal on twice; only a later one is a second one.
+_SAME_SIGNAL_S = 1.0
+# How long threads may take to end after the drain.
+_CLOSE_TIMEOUT_S = 2.0
 _SERVICES = (
     classification_pb2.DESCRIPTOR.services_by_name["ClassificationService"].full_name,
     embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
@@ -68,31 +72,37 @@ class Server:
         self._metrics = Metrics()
         self._repository = ModelRepository(config, self._metrics)
         self._index = EmbeddedIndex(config.index_path)
-        self._pipeline = Pipeline(self._repository, config, self._metrics)
+        self._pipeline = Pipeline(config, self._metrics, lambda error: status_of(error).name)
         self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
         self._health = Health(self._repository.names)
-        self._stopping = asyncio.Event()
-        self._hurrying = asyncio.Event()
+        self._stopping, self._hurrying, self._draining = (asyncio.Event() for _ in range(3))
+        self._stopping_since = 0.0
+        self._batchers: list[asyncio.Task[None]] = []
         self._lame_duck_s = config.lame_duck_s
         self.address = ""
         self.metrics_address = ""
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         """Start, load, serve until SIGTERM or SIGINT, drain, stop.
+
+        Returns:
+            Whether every thread has ended; one that is deep in a decoder or a model can't be stopped.
 
         Raises:
             StartError: a port can't be listened on, or a model can't be loaded.
         """
         self._listen_to_signals()
+        ended = True
         try:
             await self._start()
             try:
                 await self._unless(self._stopping, self._load())
-                await self._stopping.wait()
+                await self._serve()
             finally:
-                await self._drain()
+                ended = await self._drain()
         finally:
             self._gallery.close()
+        return ended
 
     # Start.
 
@@ -100,10 +110,11 @@ class Server:
         config = self._config
         self._metrics_server = _listening(
             "metrics_port",
+            config.host,
             config.metrics_port,
             lambda: MetricsServer(self._metrics.registry, config.host, config.metrics_port),
         )
-        self.metrics_address = f"{config.host}:{self._metrics_server.port}"
+        self.metrics_address = f"{config.address_host}:{self._metrics_server.port}"
         self._grpc = grpc.aio.server(
             interceptors=[RequestInterceptor(self._metrics)], options=_grpc_options(config)
         )
@@ -111,12 +122,15 @@ class Server:
         self._health.register(self._grpc)
         try:
             port = _listening(
-                "port", config.port, lambda: self._grpc.add_insecure_port(f"{config.host}:{config.port}")
+                "port",
+                config.host,
+                config.port,
+                lambda: self._grpc.add_insecure_port(f"{config.address_host}:{config.port}"),
             )
         except ConfigError:
             self._metrics_server.stop()
             raise
-        self.address = f"{config.host}:{port}"
+        self.address = f"{config.address_host}:{port}"
         await self._grpc.start()
         log.info(
             "listening",
@@ -129,10 +143,10 @@ class Server:
     def _register(self) -> None:
         config, server = self._config, self._grpc
         classification_pb2_grpc.add_ClassificationServiceServicer_to_server(
-            ClassificationServicer(self._pipeline, config, self._metrics), server
+            ClassificationServicer(self._repository, self._pipeline, config, self._draining), server
         )
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(self._pipeline, config, self._metrics), server
+            EmbeddingServicer(self._repository, self._pipeline, config, self._draining), server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self._repository), server)
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
@@ -142,7 +156,8 @@ class Server:
 
     async def _load(self) -> None:
         for name in self._repository.names:
-            model = await self._repository.load(name)
+            model, batcher = await self._repository.load(name)
+            self._batchers.append(batcher)
             self._health.model_ready(name)
             log.info(
                 "model_loaded",
@@ -156,6 +171,15 @@ class Server:
         self._health.ready()
         log.info("ready", address=self.address)
 
+    async def _serve(self) -> None:
+        """Until a signal, or until a batcher has died, which can only be a fault of its own."""
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([stop, *self._batchers], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for batcher in self._batchers:
+            if batcher.done():
+                batcher.result()
+
     # Stop.
 
     def _listen_to_signals(self) -> None:
@@ -165,7 +189,10 @@ class Server:
 
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping", signal=number.name)
-        if self._stopping.is_set():  # a second signal: somebody is in a hurry
+        now = time.monotonic()
+        if not self._stopping.is_set():
+            self._stopping_since = now
+        elif now - self._stopping_since >= _SAME_SIGNAL_S:  # somebody is in a hurry
             self._hurrying.set()
         if number == signal.SIGINT:
             self._lame_duck_s = 0.0
@@ -183,20 +210,23 @@ class Server:
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    async def _drain(self) -> None:
-        """NOT_SERVING → lame duck → refuse new, finish old → batchers → metrics."""
+    async def _drain(self) -> bool:
+        """NOT_SERVING → lame duck → refuse new, finish old → batchers → threads → metrics."""
         started = time.perf_counter()
         self._health.draining()
         if self._stopping.is_set():
             log.info("draining", lame_duck_s=self._lame_duck_s, timeout_s=self._config.drain_timeout_s)
             await self._unless(self._hurrying, asyncio.sleep(self._lame_duck_s))
+        self._draining.set()
         self._health.close()
         await self._unless(self._hurrying, self._grpc.stop(self._config.drain_timeout_s))
         await self._grpc.stop(None)  # ends at once what is left; nothing is, unless there was a hurry
-        await self._repository.close()
-        self._pipeline.close()
+        models_ended = await self._repository.close(_CLOSE_TIMEOUT_S)
+        decoders_ended = self._pipeline.close(_CLOSE_TIMEOUT_S)
         self._metrics_server.stop()
-        log.info("stopped", drain_s=round(time.perf_counter() - started, 3))
+        ended = models_ended and decoders_ended
+        log.info("stopped", drain_s=round(time.perf_counter() - started, 3), threads_ended=ended)
+        return ended
 
 
 def _grpc_options(config: Config) -> list[tuple[str, int]]:
@@ -206,6 +236,9 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        # A peer that vanished is noticed within a minute and a half, not after gRPC's two hours.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may ping an idle connection every 10 s, to notice a dead one.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -216,19 +249,17 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
     return options
 
 
-def _listening(setting: str, port: int, listen: Callable[[], T]) -> T:
+def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T:
     try:
         return listen()
     except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError
-        raise ConfigError(f"{setting} is {port}, which can't be listened on: {error}") from error
+        raise ConfigError(
+            f"{setting} is {port}, which can't be listened on at host {host}: {error}"
+        ) from error
 
 
-async def serve(config: Config) -> None:
-    """Run a server until it is told to stop.
-
-    Raises:
-        StartError: says what can't be used.
-    """
+async def serve(config: Config) -> bool:
+    """Run a server until it is told to stop; see `Server.run`."""
     # Short turns, so that decoding and inference threads give the lock back to the event loop soon.
     sys.setswitchinterval(0.0005)
-    await Server(config).run()
+    return await Server(config).run()

@@ -19,7 +19,7 @@ LAYERS = (
     {"gallery"},
     {"pipeline"},
     {"repository", "retrieval"},
-    {"batching", "session", "image", "preprocess", "postprocess"},
+    {"admission", "batching", "session", "image", "preprocess", "postprocess"},
     {"providers", "latency", "manifest", "workers", "budget", "encoded"},
     {"config", "metrics", "logs"},
     {"errors"},

@@ -1,6 +1,7 @@
 """`fovea serve`: command line, environment and TOML file → Config → the server's life."""
 
 import asyncio
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import click
 
 from service.config import Config, default_of
 from service.errors import StartError
-from service.logs import configure_logs
 
 F = TypeVar("F", bound=Callable[..., object])
 _SETTINGS: tuple["Field[Any]", ...] = fields(Config)
@@ -48,8 +48,11 @@ def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
             f"{path}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
     # Click looks there after the command line and the environment, and converts what it finds.
+    several = {setting.name for setting in _SETTINGS if isinstance(default_of(setting), tuple)}
     ctx.default_map = {
-        name: [str(part) for part in value] if isinstance(value, list) else str(value)
+        name: [str(part) for part in (value if isinstance(value, list) else [value])]
+        if name in several
+        else str(value)
         for name, value in settings.items()
     }
 
@@ -114,13 +117,33 @@ def serve(**settings: Any) -> None:
     The server is NOT_SERVING (grpc.health.v1) until its models are warm. SIGTERM drains it: NOT_SERVING
     first, then calls under way are finished.
     """
-    # Late, so that `fovea classify` doesn't load the model runtime.
-    from service.server import serve as run_server
+    # gRPC's own lines would stand unstructured between ours; what they say reaches us as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Late, so that `fovea classify` loads no model runtime, and works where none is installed.
+    try:
+        import structlog
+
+        from service.logs import configure_logs
+        from service.server import serve as run_server
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("service", "fovea"):
+            raise
+        raise click.ClickException(
+            f"the server needs {error.name}, which isn't installed; "
+            "pip install 'fovea-serving[serve]' brings it"
+        ) from error
 
     try:
         config = Config(**settings)
-        configure_logs(config.log_format)
-        asyncio.run(run_server(config))
     except StartError as error:
         click.echo(f"fovea serve: {error}", err=True)
         sys.exit(1)
+    configure_logs(config.log_format)
+    try:
+        ended = asyncio.run(run_server(config))
+    except StartError as error:
+        structlog.get_logger().error("start_failed", error=str(error))
+        sys.exit(1)
+    if not ended:
+        # A thread is still inside a decoder or a model; Python's own way out could crash under it.
+        os._exit(0)

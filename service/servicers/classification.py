@@ -1,18 +1,19 @@
 """fovea.v1.ClassificationService: proto ↔ plain values."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 from fovea.v1 import classification_pb2 as pb
-from fovea.v1 import classification_pb2_grpc
+from fovea.v1 import classification_pb2_grpc, status_pb2
 
 from service.config import Config
 from service.errors import RequestError
-from service.metrics import Metrics
 from service.pipeline import Classification, Pipeline
-from service.servicers.messages import count_images, deadline_of, image_source, name_model, status
-from service.servicers.streams import answer_in_order, message_deadline
+from service.repository import ModelRepository
+from service.servicers.messages import deadline_of, image_sources, name_model, status
+from service.servicers.streams import OrderedStream
 
 _DEFAULT_TOP_K = 5
 
@@ -20,8 +21,11 @@ _DEFAULT_TOP_K = 5
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
     """Names what is on images."""
 
-    def __init__(self, pipeline: Pipeline, config: Config, metrics: Metrics) -> None:
-        self._pipeline, self._config, self._metrics = pipeline, config, metrics
+    def __init__(
+        self, repository: ModelRepository, pipeline: Pipeline, config: Config, draining: asyncio.Event
+    ) -> None:
+        self._repository, self._pipeline = repository, pipeline
+        self._config, self._draining = config, draining
 
     async def Classify(
         self, request: pb.ClassifyRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -35,30 +39,29 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """Many requests, their replies in order."""
-        return answer_in_order(request_iterator, self._answer, self._config.stream_window_images)
+        stream = OrderedStream(self._answer, _failed, self._config, self._draining)
+        return stream.run(request_iterator)
 
-    async def _answer(self, message: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
-        try:
-            deadline = message_deadline(message.timeout_ms, self._config)
-            response = await self._classify(message.request, deadline, stream=True)
-        except RequestError as error:
-            return pb.ClassifyStreamResponse(id=message.id, error=status(error))
+    async def _answer(self, message: pb.ClassifyStreamRequest, deadline: float) -> pb.ClassifyStreamResponse:
+        response = await self._classify(message.request, deadline, stream=True)
         return pb.ClassifyStreamResponse(id=message.id, response=response)
 
     async def _classify(
         self, request: pb.ClassifyRequest, deadline: float, *, stream: bool
     ) -> pb.ClassifyResponse:
-        reply = await self._pipeline.classify(
-            [image_source(image) for image in request.images],
-            request.model,
-            request.version,
-            request.top_k or _DEFAULT_TOP_K,
-            deadline,
-            stream=stream,
+        model = self._repository.get(request.model, request.version)
+        maker = name_model(model)
+        images = image_sources(request.images, self._config)
+        k = request.top_k or _DEFAULT_TOP_K
+        results = await self._pipeline.classify(model, images, k, deadline, stream=stream)
+        return pb.ClassifyResponse(
+            model=maker,
+            results=[_result(result, include_logits=request.include_logits) for result in results],
         )
-        count_images(self._metrics, reply.model, reply.results)
-        results = [_result(result, include_logits=request.include_logits) for result in reply.results]
-        return pb.ClassifyResponse(model=name_model(reply.model), results=results)
+
+
+def _failed(message: pb.ClassifyStreamRequest, why: status_pb2.Status) -> pb.ClassifyStreamResponse:
+    return pb.ClassifyStreamResponse(id=message.id, error=why)
 
 
 def _result(result: Classification | RequestError, *, include_logits: bool) -> pb.ClassifyResult:

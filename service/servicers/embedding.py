@@ -1,27 +1,31 @@
 """fovea.v1.EmbeddingService: proto ↔ plain values."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 import numpy as np
 from fovea.v1 import embedding_pb2 as pb
-from fovea.v1 import embedding_pb2_grpc, model_pb2
+from fovea.v1 import embedding_pb2_grpc, model_pb2, status_pb2
 from numpy.typing import NDArray
 
 from service.config import Config
 from service.errors import RequestError
-from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.servicers.messages import count_images, deadline_of, image_source, name_model, status
-from service.servicers.streams import answer_in_order, message_deadline
+from service.repository import ModelRepository
+from service.servicers.messages import deadline_of, image_sources, name_model, status
+from service.servicers.streams import OrderedStream
 
 
 class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     """Turns images into vectors."""
 
-    def __init__(self, pipeline: Pipeline, config: Config, metrics: Metrics) -> None:
-        self._pipeline, self._config, self._metrics = pipeline, config, metrics
+    def __init__(
+        self, repository: ModelRepository, pipeline: Pipeline, config: Config, draining: asyncio.Event
+    ) -> None:
+        self._repository, self._pipeline = repository, pipeline
+        self._config, self._draining = config, draining
 
     async def Embed(
         self, request: pb.EmbedRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -35,30 +39,25 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Many requests, their replies in order."""
-        return answer_in_order(request_iterator, self._answer, self._config.stream_window_images)
+        stream = OrderedStream(self._answer, _failed, self._config, self._draining)
+        return stream.run(request_iterator)
 
-    async def _answer(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
-        try:
-            deadline = message_deadline(message.timeout_ms, self._config)
-            response = await self._embed(message.request, deadline, stream=True)
-        except RequestError as error:
-            return pb.EmbedStreamResponse(id=message.id, error=status(error))
+    async def _answer(self, message: pb.EmbedStreamRequest, deadline: float) -> pb.EmbedStreamResponse:
+        response = await self._embed(message.request, deadline, stream=True)
         return pb.EmbedStreamResponse(id=message.id, response=response)
 
     async def _embed(self, request: pb.EmbedRequest, deadline: float, *, stream: bool) -> pb.EmbedResponse:
-        reply = await self._pipeline.embed(
-            [image_source(image) for image in request.images],
-            request.model,
-            request.version,
-            deadline,
-            stream=stream,
-        )
-        count_images(self._metrics, reply.model, reply.results)
+        model = self._repository.get(request.model, request.version)
+        maker = name_model(model)
+        images = image_sources(request.images, self._config)
+        results = await self._pipeline.embed(model, images, deadline, stream=stream)
         return pb.EmbedResponse(
-            model=name_model(reply.model),
-            results=[_result(result) for result in reply.results],
-            fingerprint=reply.model.fingerprint,
+            model=maker, results=[_result(result) for result in results], fingerprint=model.fingerprint
         )
+
+
+def _failed(message: pb.EmbedStreamRequest, why: status_pb2.Status) -> pb.EmbedStreamResponse:
+    return pb.EmbedStreamResponse(id=message.id, error=why)
 
 
 def _result(result: NDArray[np.float32] | RequestError) -> pb.EmbedResult:

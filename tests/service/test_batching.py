@@ -8,28 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batching import DynamicBatcher
-from service.errors import DeadlineExpired, InferenceFailed, InvalidRequest, Overloaded, Unavailable
+from service.errors import DeadlineExpired, InferenceFailed, Unavailable
 from tests.fake_clock import run
 
 FOREVER = 1e5
-
-
-class Observer:
-    """Keeps what the batcher reports."""
-
-    def __init__(self) -> None:
-        self.depths: list[int] = []
-        self.sheds: list[tuple[str, int]] = []
-        self.waits: list[float] = []
-
-    def depth(self, images: int) -> None:
-        self.depths.append(images)
-
-    def shed(self, reason: str, images: int) -> None:
-        self.sheds.append((reason, images))
-
-    def waited(self, seconds: float) -> None:
-        self.waits.append(seconds)
 
 
 class Runs:
@@ -60,20 +42,19 @@ def start(
     *,
     max_batch_size: int = 4,
     max_queue_delay_ms: float = 5,
-    queue_capacity: int = 100,
     expected_run_s: float = 0.010,
-) -> tuple[DynamicBatcher[int, int], Observer]:
-    observer = Observer()
+) -> tuple[DynamicBatcher[int, int], list[float]]:
+    """A batcher at work, and how long each value waited for its run."""
+    waits: list[float] = []
     batcher = DynamicBatcher(
         runs,
         max_batch_size=max_batch_size,
         max_queue_delay_ms=max_queue_delay_ms,
-        queue_capacity=queue_capacity,
         expected_run_s=expected_run_s,
-        observer=observer,
+        on_wait=waits.append,
     )
     batcher.start()
-    return batcher, observer
+    return batcher, waits
 
 
 async def submit_at(
@@ -98,13 +79,13 @@ def test_a_full_batch_runs_at_once() -> None:
 def test_a_batch_that_is_not_full_runs_when_its_first_entry_has_waited() -> None:
     async def main() -> None:
         runs = Runs()
-        batcher, observer = start(runs)
+        batcher, waits = start(runs)
         await asyncio.gather(
             submit_at(batcher, 1.0, 1), submit_at(batcher, 1.003, 2), submit_at(batcher, 1.006, 3)
         )
         assert runs.batches == [[1, 2], [3]]
         assert runs.starts == pytest.approx([1.005, 1.015])  # the third waits for the run, not for its window
-        assert observer.waits == pytest.approx([0.005, 0.002, 0.009])
+        assert waits == pytest.approx([0.005, 0.002, 0.009])
         await batcher.close()
 
     run(main())
@@ -150,7 +131,7 @@ def test_the_expected_run_follows_what_runs_really_take() -> None:
 def test_an_entry_whose_deadline_passes_in_the_queue_is_never_run() -> None:
     async def main() -> None:
         runs = Runs(run_s=1.0)
-        batcher, observer = start(runs, max_batch_size=1)
+        batcher, _ = start(runs, max_batch_size=1)
         first = asyncio.create_task(batcher.submit(1, FOREVER))
         await asyncio.sleep(0.1)
         with pytest.raises(DeadlineExpired, match="deadline passed"):
@@ -159,7 +140,6 @@ def test_an_entry_whose_deadline_passes_in_the_queue_is_never_run() -> None:
         assert await first == 1
         assert await batcher.submit(3, FOREVER) == 9
         assert runs.batches == [[1], [3]]
-        assert observer.sheds == [("expired", 1)]
         await batcher.close()
 
     run(main())
@@ -168,7 +148,7 @@ def test_an_entry_whose_deadline_passes_in_the_queue_is_never_run() -> None:
 def test_a_caller_who_leaves_is_not_run_and_its_mates_are() -> None:
     async def main() -> None:
         runs = Runs(run_s=1.0)
-        batcher, observer = start(runs)
+        batcher, _ = start(runs)
         running = asyncio.create_task(batcher.submit(1, FOREVER))
         await asyncio.sleep(0.5)
         waiting = [asyncio.create_task(batcher.submit(i, FOREVER)) for i in (2, 3, 4)]
@@ -176,7 +156,6 @@ def test_a_caller_who_leaves_is_not_run_and_its_mates_are() -> None:
         waiting[1].cancel()
         assert [await running, await waiting[0], await waiting[2]] == [1, 4, 16]
         assert runs.batches == [[1], [2, 4]]
-        assert observer.sheds == [("cancelled", 1)]
         await batcher.close()
 
     run(main())
@@ -221,104 +200,12 @@ def test_a_run_with_too_few_results_gives_nobody_anothers() -> None:
             one_short,
             max_batch_size=2,
             max_queue_delay_ms=0,
-            queue_capacity=8,
             expected_run_s=0,
-            observer=Observer(),
+            on_wait=lambda _: None,
         )
         batcher.start()
         results = await asyncio.gather(*(batcher.submit(i, FOREVER) for i in (2, 3)), return_exceptions=True)
         assert [str(result) for result in results] == ["the run gave 1 results for 2 images"] * 2
-        await batcher.close()
-
-    run(main())
-
-
-def test_the_door_refuses_what_does_not_fit_and_names_the_numbers() -> None:
-    async def main() -> None:
-        batcher, observer = start(Runs(), queue_capacity=10)
-        with batcher.admit(8):
-            with (
-                pytest.raises(Overloaded, match="room for 2 of its 10 images; the request has 3") as caught,
-                batcher.admit(3),
-            ):
-                pass
-            assert caught.value.retry_after_ms == pytest.approx(20)  # 8 images are 2 runs of 10 ms
-            with batcher.admit(2):
-                pass
-        with pytest.raises(InvalidRequest, match="11 images; at most 10"), batcher.admit(11):
-            pass
-        with batcher.admit(10):
-            pass
-        assert observer.sheds == [("full", 3)]
-        assert observer.depths[-1] == 0
-        await batcher.close()
-
-    run(main())
-
-
-def test_the_door_opens_again_when_a_request_fails() -> None:
-    async def main() -> None:
-        batcher, _ = start(Runs(), queue_capacity=10)
-        with pytest.raises(ZeroDivisionError), batcher.admit(10):
-            raise ZeroDivisionError
-        with batcher.admit(10):
-            pass
-        await batcher.close()
-
-    run(main())
-
-
-def test_streams_wait_for_room_in_turn_and_leave_half_to_the_others() -> None:
-    async def main() -> None:
-        batcher, _ = start(Runs(), queue_capacity=10)
-        order: list[str] = []
-
-        async def message(name: str, images: int, seconds: float) -> None:
-            async with batcher.admit_stream(images, FOREVER):
-                order.append(name)
-                await asyncio.sleep(seconds)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(message("a", 4, 1.0))
-            await asyncio.sleep(0.1)
-            group.create_task(message("b", 3, 1.0))  # must wait for a
-            await asyncio.sleep(0.1)
-            group.create_task(message("c", 1, 1.0))  # would fit, but b came first
-            await asyncio.sleep(0.1)
-            assert order == ["a"]
-            with batcher.admit(5):
-                pass
-            await asyncio.sleep(1.0)
-            assert order == ["a", "b", "c"]
-        with pytest.raises(InvalidRequest, match="6 images; at most 5"):
-            async with batcher.admit_stream(6, FOREVER):
-                pass
-        await batcher.close()
-
-    run(main())
-
-
-def test_a_stream_that_gives_up_its_turn_lets_the_next_in() -> None:
-    async def main() -> None:
-        batcher, observer = start(Runs(), queue_capacity=10)
-
-        async def message(images: int, deadline: float) -> str:
-            async with batcher.admit_stream(images, deadline):
-                return "in"
-
-        async with batcher.admit_stream(4, FOREVER):
-            expires = asyncio.create_task(message(3, 1.0))
-            leaves = asyncio.create_task(message(3, FOREVER))
-            await asyncio.sleep(0.1)
-            small = asyncio.create_task(message(1, FOREVER))
-            await asyncio.sleep(0.1)
-            leaves.cancel()
-            with pytest.raises(DeadlineExpired):
-                await expires
-            assert now() == pytest.approx(1.0)
-            assert await small == "in"
-        assert observer.sheds == [("expired", 3)]
-        assert observer.depths[-1] == 0
         await batcher.close()
 
     run(main())
@@ -334,8 +221,6 @@ def test_closing_finishes_what_is_queued_and_takes_nothing_more() -> None:
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await batcher.submit(9, FOREVER)
-        with pytest.raises(Unavailable), batcher.admit(1):
-            pass
         await closing
         assert await asyncio.gather(*queued) == [0, 1, 4, 9, 16]
         assert runs.batches == [[0, 1], [2, 3], [4]]
@@ -379,22 +264,19 @@ def test_every_entry_ends_exactly_once_with_its_own_result(
                 raise RuntimeError("as arranged")
             return [-value for value in values]
 
-        observer = Observer()
         batcher = DynamicBatcher(
             execute,
             max_batch_size=max_batch_size,
             max_queue_delay_ms=max_queue_delay_ms,
-            queue_capacity=1000,
             expected_run_s=run_s,
-            observer=observer,
+            on_wait=lambda _: None,
         )
         batcher.start()
 
         async def caller(value: int, arrival: float, patience: float, leaves: float | None) -> int:
             await asyncio.sleep(arrival)
-            with batcher.admit(1):
-                work = batcher.submit(value, now() + patience)
-                return await (work if leaves is None else asyncio.wait_for(work, leaves))
+            work = batcher.submit(value, now() + patience)
+            return await (work if leaves is None else asyncio.wait_for(work, leaves))
 
         tasks = [asyncio.create_task(caller(i, *each)) for i, each in enumerate(callers)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -407,6 +289,5 @@ def test_every_entry_ends_exactly_once_with_its_own_result(
         assert answered <= set(seen)
         await batcher.close()
         assert not batcher._queue
-        assert not observer.depths or observer.depths[-1] == 0
 
     run(main())

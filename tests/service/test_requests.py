@@ -2,12 +2,14 @@
 
 import asyncio
 import io
+import random
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -119,6 +121,10 @@ BAD = {
     "text": (image_pb2.Image(encoded=b"hello, world" * 9), "not an image"),
     "truncated": (image_pb2.Image(encoded=JPEG[: len(JPEG) // 2]), "cut short"),
     "no pixels": (image_pb2.Image(encoded=png_header(0, 7)), "zero pixels"),
+    "too many bytes": (
+        image_pb2.Image(encoded=JPEG + bytes(15 * 1024 * 1024)),
+        "at most 15,728,640 are accepted",
+    ),
     "too many pixels": (image_pb2.Image(encoded=png_header(60_000, 60_000)), "3,600,000,000 pixels; at most"),
     "float": (
         image_pb2.Image(encoded=saved(Image.fromarray(np.zeros((3, 3), np.float32)), "TIFF")),
@@ -201,6 +207,36 @@ def test_what_concerns_the_whole_request_fails_it(
         stub.Classify(pb.ClassifyRequest(**arguments), timeout=TIMEOUT_S)  # type: ignore[arg-type] # a table's row
     assert caught.value.code() is code
     assert words in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("method", ["Classify", "ClassifyStream"])
+@pytest.mark.parametrize("garbage", [b"\xff" * 40, b"\x12\x02\xc3\x28", b"\x0a\xff\xff\xff\xff\x07"])
+def test_bytes_that_are_no_message_are_the_callers_mistake(
+    server: ServerProcess, method: str, garbage: bytes
+) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        # Of both kinds of calls the server gets the same: one message, which isn't one.
+        call: Any = channel.stream_stream(f"/fovea.v1.ClassificationService/{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(iter([garbage]), timeout=TIMEOUT_S))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "isn't what the contract says" in (caught.value.details() or "")
+    assert [key for key, _ in caught.value.trailing_metadata()] == ["x-request-id"]
+    assert not [line for line in server.logs if line["event"] in ("request_crashed", "not-json")]
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "☃" * 2000])
+def test_a_long_name_does_not_cost_the_status(stub: Stub, server: ServerProcess, name: str) -> None:
+    images = [raw(random_image(1))]
+    for asked in (
+        pb.ClassifyRequest(images=images, model=name),
+        pb.ClassifyRequest(images=images, version=name),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Classify(asked, timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "colors (version 1)" in (caught.value.details() or "")
+    assert max(len(str(line)) for line in server.logs) < 5000
 
 
 def test_a_message_over_the_cap_is_refused(server: ServerProcess) -> None:
@@ -322,33 +358,51 @@ def runs(server: ServerProcess) -> float:
     return server.metrics().get('fovea_batch_size_count{model="slow"}', 0)
 
 
-def test_a_full_queue_refuses_at_once_and_answers_the_others(slow: Stub) -> None:
+def test_a_full_queue_refuses_at_once_and_answers_the_others(slow: Stub, slow_server: ServerProcess) -> None:
     calls = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(30)]
     codes = [call.code() for call in calls]
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert codes.count(grpc.StatusCode.OK) >= 8
     refused = calls[codes.index(grpc.StatusCode.RESOURCE_EXHAUSTED)]
-    assert "its 8 images" in (refused.details() or "")
+    assert "room for 0 images" in (refused.details() or "")
     assert int(dict(refused.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
+    metrics = slow_server.metrics()
+    method = 'method="/fovea.v1.ClassificationService/Classify"'
+    assert metrics[f'fovea_requests_total{{code="RESOURCE_EXHAUSTED",{method},model="slow"}}'] >= 1
+    assert metrics['fovea_images_total{code="RESOURCE_EXHAUSTED",model="slow"}'] >= 1
+    assert metrics['fovea_shed_total{model="slow",reason="full"}'] >= 1
     for i, call in enumerate(calls):
         if call.code() is grpc.StatusCode.OK:
             assert_logits(call.result().results[0], random_image(i))
 
 
 def test_work_whose_deadline_passed_is_not_done(slow: Stub, slow_server: ServerProcess) -> None:
-    before = runs(slow_server)
-    first = slow.Classify.future(request(raw(random_image(0))), timeout=TIMEOUT_S)
-    while not runs_waiting(slow_server):
-        pass
-    hasty = [slow.Classify.future(request(raw(random_image(i))), timeout=0.02) for i in range(5)]
+    before = slow_server.metrics()
+    ahead = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(4)]
+    hasty = [slow.Classify.future(request(raw(random_image(i))), timeout=0.02) for i in range(3)]
     assert {call.code() for call in hasty} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert_logits(first.result().results[0], random_image(0))
+    for i, call in enumerate(ahead):
+        assert_logits(call.result().results[0], random_image(i))
     last = slow.Classify(request(raw(random_image(9))), timeout=TIMEOUT_S)
     assert_logits(last.results[0], random_image(9))
-    assert runs(slow_server) == before + 2
+    after = slow_server.metrics()
+    runs_name = 'fovea_batch_size_count{model="slow"}'
+    assert after[runs_name] == before.get(runs_name, 0) + 5
+    # Those that reached the server are counted as what they are, and under their model.
+    shed = {
+        reason: after[name] - before[name]
+        for reason in ("expired", "cancelled", "full")
+        for name in [f'fovea_shed_total{{model="slow",reason="{reason}"}}']
+    }
+    assert shed["cancelled"] == shed["full"] == 0
+    assert 0 <= shed["expired"] <= 3
+    method = 'method="/fovea.v1.ClassificationService/Classify"'
+    expired = f'fovea_requests_total{{code="DEADLINE_EXCEEDED",{method},model="slow"}}'
+    assert after.get(expired, 0) - before.get(expired, 0) == shed["expired"]
+    assert f'fovea_requests_total{{code="CANCELLED",{method},model="slow"}}' not in after
 
 
-def runs_waiting(server: ServerProcess) -> bool:
+def at_work(server: ServerProcess) -> bool:
     return server.metrics()['fovea_queue_depth{model="slow"}'] > 0
 
 
@@ -370,6 +424,8 @@ def test_a_stream_faster_than_the_server_is_held_back_and_loses_nothing(
 ) -> None:
     sent = 0
     most_ahead = 0
+    refused = 'fovea_shed_total{model="slow",reason="full"}'
+    refused_before = slow_server.metrics()[refused]
 
     def messages() -> Iterator[pb.ClassifyStreamRequest]:
         nonlocal sent
@@ -387,7 +443,7 @@ def test_a_stream_faster_than_the_server_is_held_back_and_loses_nothing(
         assert reply.response.results[1].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert sent == 20
     assert most_ahead < 15
-    assert slow_server.metrics()['fovea_shed_total{model="slow",reason="full"}'] >= 0
+    assert slow_server.metrics()[refused] == refused_before
 
 
 def test_a_message_of_a_stream_has_its_own_deadline(slow: Stub) -> None:
@@ -397,6 +453,24 @@ def test_a_message_of_a_stream_has_its_own_deadline(slow: Stub) -> None:
     outcomes = [reply.WhichOneof("outcome") for reply in replies]
     assert outcomes == ["response", "response", "error", "response"]
     assert replies[2].error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+def test_streams_survive_messages_that_expire_while_they_wait_for_room(slow: Stub) -> None:
+    def messages(number: int) -> Iterator[pb.ClassifyStreamRequest]:
+        draw = random.Random(number)
+        for i in range(40):
+            yield pb.ClassifyStreamRequest(
+                id=i, request=request(raw(random_image(i))), timeout_ms=draw.randint(3, 40)
+            )
+
+    def caller(number: int) -> list[tuple[int, int]]:
+        replies = slow.ClassifyStream(messages(number), timeout=120)
+        return [(reply.id, reply.error.code) for reply in replies]
+
+    with ThreadPoolExecutor(12) as pool:
+        for replies in pool.map(caller, range(12)):
+            assert [reply[0] for reply in replies] == list(range(40))
+            assert {reply[1] for reply in replies} <= {0, grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
 
 
 def test_streams_leave_room_for_unary_calls(slow: Stub, slow_server: ServerProcess) -> None:
@@ -430,10 +504,10 @@ async def test_a_stream_that_is_dropped_leaves_nothing_behind(slow_server: Serve
         assert first.id == 0
         call.cancel()
         for _ in range(600):
-            if not runs_waiting(slow_server):
+            if not at_work(slow_server):
                 break
             await asyncio.sleep(0.05)
-        assert not runs_waiting(slow_server)
+        assert not at_work(slow_server)
 
 
 def test_no_default_among_several_models_must_be_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The server's life in a real process: start, health, logs, metrics, drain, and what stops a start."""
 
+import asyncio
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.config import Config
 from service.health import LIVENESS, READY, model_service
+from service.server import Server
 from tests.packages import SIZE, write_colors, write_slow
 from tests.servers import ServerProcess
 
@@ -92,12 +94,14 @@ def test_it_is_alive_at_once_and_ready_when_warm(tmp_path: Path) -> None:
 
 
 def test_it_stops_while_it_loads(tmp_path: Path) -> None:
-    write_slow(tmp_path / "models")
+    write_slow(tmp_path / "models", products=100)  # its warm-up takes far longer than the signal
     server = ServerProcess(tmp_path / "models", tmp_path / "index")
     try:
         server.wait_for("listening")
         assert server.stop() == 0
-        assert "ready" not in [line["event"] for line in server.logs]
+        events = [line["event"] for line in server.logs]
+        assert events == ["listening", "stopping", "draining", "stopped"]
+        assert server.logs[-1]["threads_ended"] is False  # the one that loads can't be stopped
     finally:
         server.kill()
 
@@ -153,13 +157,82 @@ def test_a_second_signal_ends_it_at_once(repository: Path, tmp_path: Path) -> No
 
         stream = classification_pb2_grpc.ClassificationServiceStub(open_channel).ClassifyStream(endless())
         assert next(stream).id == 1
-        for _ in range(2):
-            server.process.send_signal(signal.SIGTERM)
-            server.wait_for("stopping")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        time.sleep(1.1)  # make and timeout pass one signal on twice; only a later one is a second one
+        server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         release.set()
         with pytest.raises(grpc.RpcError):
             next(stream)
+
+
+def test_one_signal_that_comes_twice_hurries_nobody(tmp_path: Path) -> None:
+    write_slow(tmp_path / "models")
+    with (
+        ServerProcess(tmp_path / "models", tmp_path / "index") as server,
+        channel(server.address) as open_channel,
+    ):
+        stub = classification_pb2_grpc.ClassificationServiceStub(open_channel)
+        calls = [stub.Classify.future(gray(), timeout=60) for _ in range(6)]
+        while server.metrics()['fovea_queue_depth{model="slow"}'] == 0:
+            assert not all(call.done() for call in calls)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("stopping")
+        for call in calls:
+            assert call.result().results[0].classification.classes
+        assert server.wait() == 0
+
+
+def test_an_idle_stream_does_not_hold_up_the_drain(repository: Path, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def messages() -> Iterator[classification_pb2.ClassifyStreamRequest]:
+        yield classification_pb2.ClassifyStreamRequest(id=1, request=gray())
+        release.wait(timeout=60)
+
+    with (
+        ServerProcess(repository, tmp_path / "index", "--drain-timeout-s", "3600") as server,
+        channel(server.address) as open_channel,
+    ):
+        stream = classification_pb2_grpc.ClassificationServiceStub(open_channel).ClassifyStream(messages())
+        assert next(stream).response.results
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "draining" in (caught.value.details() or "")
+        assert server.wait() == 0
+        release.set()
+
+
+async def test_a_batcher_that_dies_ends_the_server(repository: Path, tmp_path: Path) -> None:
+    server = Server(Config(model_repository=repository, index_path=tmp_path / "index"))
+
+    async def die() -> None:
+        raise ZeroDivisionError("a fault of its own")
+
+    server._batchers.append(asyncio.create_task(die()))
+    with pytest.raises(ZeroDivisionError):
+        await server._serve()
+    server._gallery.close()
+
+
+def test_it_listens_on_ipv6(repository: Path, tmp_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    for host in ("::1", "[::1]"):
+        with (
+            ServerProcess(repository, tmp_path / "index", "--host", host) as server,
+            channel(server.address) as open_channel,
+        ):
+            assert server.address.startswith("[::1]:")
+            assert health(open_channel, READY) == SERVING
+            assert server.metrics()["process_resident_memory_bytes"] > 0
 
 
 def test_log_lines_carry_the_callers_request_id(server: ServerProcess) -> None:
@@ -338,6 +411,10 @@ def test_a_file_with_an_unknown_setting_is_refused(repository: Path, tmp_path: P
     assert "max_batch_size" in words
     file.write_text("queue_capacity = 'many'\n")
     assert "'many' is not a valid integer" in start_and_fail("--config", str(file))
+    file.write_text("models = 'colours'")  # a single name stands for a list of one
+    assert "models names 'colours'" in start_and_fail(
+        "--model-repository", str(repository), "--config", str(file)
+    )
     file.write_text("port = ")
     assert "Invalid value" in start_and_fail("--config", str(file))
 
