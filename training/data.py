@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from training.digits import digit_arrays, digits
-from training.folder import Track, read_folder, untracked
+from training.folder import read_folder
+from training.image_check import Track, untracked
 from training.splits import Dataset, Defaults, Split
 
 __all__ = ["Batches", "Dataset", "Defaults", "Split", "digit_arrays", "digits", "open_dataset"]

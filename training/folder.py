@@ -1,202 +1,210 @@
-"""A folder of images, a subfolder for each class → a data set, with every broken file found beforehand."""
+"""A folder of images, a subfolder for each class → a data set whose test images were never seen before."""
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from service.errors import InvalidImage
-from service.image import decode_picture
 from training.errors import BrokenImages, DataError
-from training.splits import FILE_LIMITS, Dataset, Defaults, Split, group, partition
+from training.image_check import LISTED, Track, check_images, describe_broken, untracked
+from training.image_files import SUFFIXES, describe_passed_over, find_images
+from training.layout import ALL, class_names, parts_of, training_classes
+from training.splits import Dataset, Defaults, Split, partition
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 TEST_SHARE = 0.15
 VAL_SHARE = 0.15
-# A folder that is broken altogether needn't be listed to its end.
-_LISTED = 50
-
-Track = Callable[[Iterable[tuple[Path, str]], int], Iterable[tuple[Path, str]]]
-"""Passes files with their faults on, and shows how many of the total went by."""
-
-
-def untracked(files: Iterable[tuple[Path, str]], _total: int) -> Iterable[tuple[Path, str]]:
-    """Shows no progress."""
-    return files
 
 
 @dataclass(frozen=True)
-class _Files:
-    """Image files with their classes; `keys` are paths relative to the data folder, with slashes."""
+class _File:
+    """An image file.
 
-    paths: list[Path]
-    labels: list[int]
-    keys: list[str]
+    Attributes:
+        path: of the file.
+        label: index of its class.
+        key: the path relative to the data folder, with slashes.
+        content: a digest; empty before the check.
+    """
 
-    def take(self, indices: Iterable[int]) -> "_Files":
-        kept = list(indices)
-        return _Files(
-            [self.paths[i] for i in kept], [self.labels[i] for i in kept], [self.keys[i] for i in kept]
-        )
+    path: Path
+    label: int
+    key: str
+    content: bytes = b""
 
-    def split(self) -> Split:
-        return Split(self.paths, np.asarray(self.labels, np.int64))
+
+_Parts = dict[str, list[_File]]
 
 
 def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked) -> Dataset:
     """Find, check and split the images under `root`.
 
+    Files with the same bytes never stand in two parts.
+
     Args:
-        root: holds `<class>/…` folders, or `train/` with `val/` or `test/` or both, each of which
-            holds `<class>/…` folders. Files whose suffix isn't in `SUFFIXES` are passed over.
+        root: holds `<class>/…` folders, or the parts that `layout` names, each of which holds
+            `<class>/…` folders. Files whose suffix isn't in `SUFFIXES` are passed over.
         skip_broken: leave files that can't be decoded out, instead of refusing.
         track: shows the progress of the check, which decodes every file once.
 
     Raises:
-        DataError: there is nothing to train on, or a class has too few images.
+        DataError: there is nothing to train on, a class has too few images, or an image two classes.
         BrokenImages: lists the files that can't be decoded.
     """
+    try:
+        folders, classes, parts, passed_over = _find(root)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: can't be read: {error.strerror}") from error
+    notes = [describe_passed_over(passed_over)]
+
+    checked = check_images([file.path for files in parts.values() for file in files], track)
+    broken = [file for file in checked if file.fault]
+    if broken and not skip_broken:
+        raise BrokenImages(describe_broken(broken, root))
+    if broken:
+        notes.append(f"left out {len(broken):,} broken image file{'s' * (len(broken) != 1)}")
+    contents = {file.path: file.digest for file in checked if not file.fault}
+    parts = {
+        name: [replace(file, content=contents[file.path]) for file in files if file.path in contents]
+        for name, files in parts.items()
+    }
+    _refuse_two_classes(parts, classes)
+    for name, files in parts.items():
+        _check_counts(name, folders[name], files, classes, notes[0])
+    if ALL not in parts:
+        parts, copies = _without_copies(parts)
+        if copies:
+            notes.append(
+                f"left out {copies:,} image{'s' * (copies != 1)} with copies in a part that is scored on"
+            )
+        for name, files in parts.items():
+            _check_counts(name, folders[name], files, classes, "copies of what other parts hold don't count")
+    splits, rule = _three(parts, folders, classes)
+    return Dataset(
+        name=root.resolve().name or "data",
+        classes=classes,
+        train=_split(splits["train"]),
+        val=_split(splits["val"]),
+        test=_split(splits["test"]),
+        rule=rule,
+        defaults=Defaults(),
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def _find(root: Path) -> tuple[dict[str, Path], tuple[str, ...], _Parts, Counter[str]]:
+    """The parts' folders, the classes, each part's files, and how many were passed over, by suffix."""
     if not root.is_dir():
         raise DataError(
             f"data is {str(root)!r}; expected 'digits' or an existing folder with a folder for each class"
         )
-    given = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
-    has_parts = "train" in given and len(given) > 1
-    classes = _class_names(given["train"] if has_parts else root)
-    if has_parts:
-        parts = {name: _find(root, folder, classes) for name, folder in given.items()}
-    else:
-        parts = {"all": _find(root, root, classes)}
+    folders = parts_of(root)
+    classes = training_classes(folders.get(ALL) or folders["train"])
+    parts: _Parts = {}
+    passed_over: Counter[str] = Counter()
+    for part, folder in folders.items():
+        unknown = set(class_names(folder)) - set(classes)
+        if unknown:
+            raise DataError(
+                f"{folder} has classes that {folders['train'].name}/ hasn't: {', '.join(sorted(unknown))}; "
+                f"{folders['train'].name}/ has {', '.join(classes)}"
+            )
+        parts[part] = []
+        passed_over["outside the class folders"] += sum(
+            entry.suffix.lower() in SUFFIXES and entry.is_file() for entry in folder.iterdir()
+        )
+        for label, name in enumerate(classes):
+            if not (folder / name).is_dir():
+                continue
+            found = find_images(folder / name)
+            parts[part] += [_File(path, label, path.relative_to(root).as_posix()) for path in found.paths]
+            passed_over += found.passed_over
+    return folders, classes, parts, +passed_over
 
-    broken = _broken([path for files in parts.values() for path in files.paths], track)
-    if broken and not skip_broken:
-        raise BrokenImages(_describe(broken, root))
-    parts = {
-        name: files.take(i for i, path in enumerate(files.paths) if path not in broken)
-        for name, files in parts.items()
-    }
-    for name, files in parts.items():
-        _check_counts(name, files, classes)
-    train, val, test, rule = _three(parts, classes)
-    return Dataset(
-        name=root.resolve().name or "data",
-        classes=classes,
-        train=train.split(),
-        val=val.split(),
-        test=test.split(),
-        rule=rule,
-        defaults=Defaults(),
-        skipped=len(broken),
+
+def _refuse_two_classes(parts: _Parts, classes: tuple[str, ...]) -> None:
+    first: dict[bytes, _File] = {}
+    clashes = []
+    for file in (file for files in parts.values() for file in files):
+        other = first.setdefault(file.content, file)
+        if other.label != file.label:
+            clashes.append(
+                f"  {other.key} ({classes[other.label]!r}) and {file.key} ({classes[file.label]!r})"
+            )
+    if clashes:
+        more = [f"  … and {len(clashes) - LISTED} more"] if len(clashes) > LISTED else []
+        raise DataError(
+            "\n".join(
+                [
+                    f"{len(clashes)} image{'s' * (len(clashes) != 1)} with the same bytes in two classes; "
+                    "expected one class for each:",
+                    *clashes[:LISTED],
+                    *more,
+                ]
+            )
+        )
+
+
+def _without_copies(parts: _Parts) -> tuple[_Parts, int]:
+    """Leave out of train what val or test holds, and of val what test holds; and how many that were."""
+    kept: _Parts = {}
+    taken: set[bytes] = set()
+    for name in ("test", "val", "train"):
+        if name in parts:
+            kept[name] = [file for file in parts[name] if file.content not in taken]
+            taken |= {file.content for file in parts[name]}
+    left_out = sum(map(len, parts.values())) - sum(map(len, kept.values()))
+    return {name: kept[name] for name in parts}, left_out
+
+
+def _check_counts(part: str, folder: Path, files: list[_File], classes: tuple[str, ...], remark: str) -> None:
+    there = {file.label for file in files}
+    empty = [repr(name) for label, name in enumerate(classes) if label not in there]
+    # A part that is scored on may lack a class; learning one without images may not.
+    if files and (not empty or part not in (ALL, "train")):
+        return
+    where = "" if part == ALL else f" in {folder.name}/"
+    whose = f" for {', '.join(empty)}" if files else ""
+    raise DataError(
+        f"no usable image was found{where}{whose}; expected {', '.join(sorted(SUFFIXES))}"
+        f"{f' ({remark})' if remark else ''}"
     )
 
 
-def _three(parts: dict[str, _Files], classes: tuple[str, ...]) -> tuple[_Files, _Files, _Files, str]:
+def _three(parts: _Parts, folders: Mapping[str, Path], classes: tuple[str, ...]) -> tuple[_Parts, str]:
     """Train, val and test from what the user gave, and how, in words."""
-    by_hash = "by the SHA-256 of each path relative to the data folder"
-    if "all" in parts:
-        files = parts["all"]
-        test, val, train = partition(
-            files.labels, files.keys, (TEST_SHARE, VAL_SHARE), lambda label: classes[label]
-        )
+    by_hash = "by the SHA-256 of each path relative to the data folder, copies together"
+    if ALL in parts:
+        files = parts[ALL]
+        test, val, train = _divided(files, (TEST_SHARE, VAL_SHARE), classes, "")
         rule = f"of each class {TEST_SHARE:.0%} are test, {VAL_SHARE:.0%} val, the rest train, {by_hash}"
-        return files.take(train), files.take(val), files.take(test), rule
+        return {"train": train, "val": val, "test": test}, rule
+    names = {part: f"{folder.name}/" for part, folder in folders.items()}
     if len(parts) == 3:
-        return parts["train"], parts["val"], parts["test"], "train/, val/ and test/ as given"
+        return parts, f"{names['train']}, {names['val']} and {names['test']} as given"
     reported = "test" if "test" in parts else "val"
-    files = parts["train"]
-    val, train = partition(files.labels, files.keys, (VAL_SHARE,), lambda label: f"train/{classes[label]}")
-    rule = f"test is {reported}/ as given; of each class in train/ {VAL_SHARE:.0%} are val, {by_hash}"
-    return files.take(train), files.take(val), parts[reported], rule
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    val, train = _divided(parts["train"], (VAL_SHARE,), classes, names["train"])
+    rule = (
+        f"test is {names[reported]} as given; of each class in {names['train']} {VAL_SHARE:.0%} are val, "
+        f"{by_hash}"
     )
-    for name in names:
-        if not name.isprintable():
-            raise DataError(f"class folder {name!r} in {folder} has a name that can't be printed; rename it")
-    if len(names) < 2:
-        raise DataError(
-            f"{folder} holds {len(names)} class folder{'s' * (len(names) != 1)}"
-            f"{f' ({names[0]!r})' if names else ''}; expected at least 2, such as cats/ and dogs/"
-        )
-    return tuple(names)
+    return {"train": train, "val": val, "test": parts[reported]}, rule
 
 
-def _find(root: Path, folder: Path, classes: tuple[str, ...]) -> _Files:
-    unknown = set(_class_names(folder)) - set(classes)
-    if unknown:
-        raise DataError(
-            f"{folder} has classes that train/ hasn't: {', '.join(sorted(unknown))}; train/ has "
-            f"{', '.join(classes)}"
-        )
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = images_under(folder / name)
-        paths += found
-        labels += [label] * len(found)
-    return _Files(paths, labels, [path.relative_to(root).as_posix() for path in paths])
-
-
-def images_under(folder: Path) -> list[Path]:
-    """Every file below `folder` whose suffix is in `SUFFIXES`, sorted; hidden ones are passed over."""
-    found = [
-        Path(parent, file)
-        for parent, _, files in os.walk(folder, followlinks=True)
-        for file in files
-        if Path(file).suffix.lower() in SUFFIXES
-    ]
-    return sorted(path for path in found if not _is_hidden(path.relative_to(folder)))
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _check_counts(part: str, files: _Files, classes: tuple[str, ...]) -> None:
-    counts = group(files.labels)
-    empty = [name for label, name in enumerate(classes) if label not in counts]
-    where = "" if part == "all" else f" in {part}/"
-    if not files.paths:
-        raise DataError(f"no usable image was found{where}; expected {', '.join(sorted(SUFFIXES))}")
-    # A test part may lack a class; learning one without images may not.
-    if empty and part in ("all", "train"):
-        raise DataError(
-            f"no usable image was found{where} for {', '.join(map(repr, empty))}; "
-            f"expected {', '.join(sorted(SUFFIXES))}"
-        )
-
-
-def _broken(paths: list[Path], track: Track) -> dict[Path, str]:
-    """Which files can't be decoded, and why."""
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        checked = zip(paths, pool.map(_reason, paths), strict=True)
-        return {path: reason for path, reason in track(checked, len(paths)) if reason}
-
-
-def _reason(path: Path) -> str:
-    try:
-        decode_picture(path.read_bytes(), FILE_LIMITS)
-    except InvalidImage as error:
-        return str(error)
-    except OSError as error:
-        return f"can't be read: {error.strerror}"
-    return ""
-
-
-def _describe(broken: dict[Path, str], root: Path) -> str:
-    lines = [f"  {path.relative_to(root)}: {reason}" for path, reason in list(broken.items())[:_LISTED]]
-    if len(broken) > _LISTED:
-        lines.append(f"  … and {len(broken) - _LISTED} more")
-    return "\n".join(
-        [
-            f"{len(broken)} broken image file{'s' * (len(broken) != 1)} in {root}:",
-            *lines,
-            "Mend or remove them, or leave them out with --skip-broken.",
-        ]
+def _divided(
+    files: list[_File], shares: tuple[float, ...], classes: tuple[str, ...], where: str
+) -> list[list[_File]]:
+    indices = partition(
+        [file.label for file in files],
+        [file.key for file in files],
+        shares,
+        lambda label: f"{where}{classes[label]}",
+        [file.content for file in files],
     )
+    return [[files[i] for i in part] for part in indices]
+
+
+def _split(files: Iterable[_File]) -> Split:
+    kept = list(files)
+    return Split([file.path for file in kept], np.asarray([file.label for file in kept], np.int64))

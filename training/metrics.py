@@ -1,6 +1,5 @@
 """Scores, gathered batch by batch."""
 
-import torch
 from torch import Tensor
 
 
@@ -39,8 +38,3 @@ class Tally:
     def accuracy(self, k: int = 1) -> float:
         """Share of images whose class is among the k highest logits; nan before the first."""
         return self._correct[k] / self.images if self.images else float("nan")
-
-
-def top1(logits: Tensor) -> Tensor:
-    """The class of the highest logit, int64 [batch]."""
-    return torch.argmax(logits, dim=1)

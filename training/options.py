@@ -25,7 +25,7 @@ _SMALL_INPUT = 64
 class FitOptions:
     """What the user asked for; None leaves a value to the data set and the architecture.
 
-    Each is documented where the command line declares it, in `cli.py`.
+    Each is documented where the command line declares it, in `cli_fit.py`.
     """
 
     data: str

@@ -10,7 +10,7 @@ from PIL import Image
 from service.errors import InvalidImage
 from service.preprocess import Preprocessing, preprocess
 from training.errors import ExportError
-from training.folder import images_under
+from training.image_files import find_images
 from training.splits import Split
 
 # Enough to meet every class of a usual data set; more only takes longer.
@@ -45,9 +45,10 @@ def folder_images(folder: Path, spec: Preprocessing) -> NDArray[np.uint8]:
         uint8 [count, crop_height, crop_width, 3].
 
     Raises:
+        DataError: a folder can't be read.
         ExportError: there are none, or one is broken.
     """
-    paths = images_under(folder)
+    paths = find_images(folder).paths
     if not paths:
         raise ExportError(f"no images to compare on in {folder}")
     return split_images(Split(paths, np.zeros(len(paths), np.int64)), spec)

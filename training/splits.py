@@ -1,16 +1,21 @@
 """Labelled pictures in three parts: to learn from, to choose a checkpoint by, to report the score on."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.errors import InvalidImage
 from service.image import ImageLimits, decode_picture
 from training.errors import DataError
+
+K = TypeVar("K", bound=Hashable)
 
 # A user's own files: far above what the service takes from strangers, still bounded.
 FILE_LIMITS = ImageLimits(max_bytes=1 << 30, max_pixels=400_000_000)
@@ -42,8 +47,20 @@ class Split:
         """
         source = self.sources[index]
         if isinstance(source, Path):
-            return decode_picture(source.read_bytes(), FILE_LIMITS)
+            return decode_picture(file_bytes(source), FILE_LIMITS)
         return Image.fromarray(source)
+
+
+def file_bytes(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        service.errors.InvalidImage: it is no regular file; reading a pipe might never end.
+        OSError: it can't be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidImage("not a regular file")
+    return path.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class Dataset:
         test: what the reported score is measured on, once, at the end.
         rule: how the splits were made, in words.
         defaults: what suits it.
-        skipped: how many broken files were left out.
+        notes: what was left out, a line each, for the user.
     """
 
     name: str
@@ -92,52 +109,65 @@ class Dataset:
     test: Split
     rule: str
     defaults: Defaults
-    skipped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def partition(
-    labels: Sequence[int], keys: Sequence[str], shares: Sequence[float], name: Callable[[int], str]
+    labels: Sequence[int],
+    keys: Sequence[str],
+    shares: Sequence[float],
+    name: Callable[[int], str],
+    contents: Sequence[bytes] | None = None,
 ) -> list[list[int]]:
     """Divide pictures into parts of about `shares`, class by class, by a hash of each picture's key.
 
     The same keys always give the same parts, on every machine. Each part gets at least one picture
-    of every class.
+    of every class. Copies of a picture count as one, and stay together.
 
     Args:
         labels: class of each picture.
         keys: unique text of each picture, such as its path relative to the data folder.
         shares: of each part but the last, which gets what is left.
         name: class index → what to call it in an error.
+        contents: of each picture; copies have the same. None where there are no copies.
 
     Returns:
         For each part the indices of its pictures, ascending.
 
     Raises:
-        DataError: a class has fewer pictures than there are parts.
+        DataError: a class has fewer different pictures than there are parts.
     """
     parts: list[list[int]] = [[] for _ in range(len(shares) + 1)]
     for label, members in group(labels).items():
-        if len(members) < len(parts):
+        units = [[member] for member in members]
+        if contents is not None:
+            same = group([contents[member] for member in members]).values()
+            units = [[members[i] for i in copies] for copies in same]
+        if len(units) < len(parts):
+            different = " different" * (len(units) < len(members))
             raise DataError(
-                f"class {name(label)!r} has {len(members)} usable image{'s' * (len(members) != 1)}; at least "
-                f"{len(parts)} are needed, one for each of its {len(parts)} splits, and 20 or more make sense"
+                f"class {name(label)!r} has {len(units)}{different} usable image{'s' * (len(units) != 1)}; "
+                f"at least {len(parts)} are needed, one for each of its {len(parts)} splits, and 20 or more "
+                "make sense"
             )
-        ordered = sorted(
-            members, key=lambda member: hashlib.sha256(keys[member].encode(errors="surrogateescape")).digest()
-        )
+        ordered = sorted(units, key=lambda unit: min(_digest(keys[member]) for member in unit))
         start = 0
         for i, share in enumerate(shares):
             # Halves are rounded up, and what later parts need is left to them.
-            count = min(max(1, int(len(members) * share + 0.5)), len(members) - start - (len(shares) - i))
-            parts[i] += ordered[start : start + count]
+            count = min(max(1, int(len(units) * share + 0.5)), len(units) - start - (len(shares) - i))
+            parts[i] += [member for unit in ordered[start : start + count] for member in unit]
             start += count
-        parts[-1] += ordered[start:]
+        parts[-1] += [member for unit in ordered[start:] for member in unit]
     return [sorted(part) for part in parts]
 
 
-def group(labels: Sequence[int]) -> dict[int, list[int]]:
+def group(labels: Sequence[K]) -> dict[K, list[int]]:
     """The indices at which each label stands."""
-    groups: dict[int, list[int]] = {}
+    groups: dict[K, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
     return groups
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

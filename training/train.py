@@ -190,8 +190,8 @@ def make_run_folder(output: Path | None, data: str, arch: str) -> Path:
 
 def _checked_data(options: FitOptions, say: Callable[[str], None]) -> Dataset:
     dataset = open_dataset(options.data, options.skip_broken, partial(track, title="checking images"))
-    if dataset.skipped:
-        say(f"left out {dataset.skipped} broken image file{'s' * (dataset.skipped != 1)}")
+    for note in dataset.notes:
+        say(note)
     return dataset
 
 

@@ -80,3 +80,14 @@ def test_digit_arrays_are_pictures() -> None:
 
 def test_digits_is_a_data_set_by_name() -> None:
     assert open_dataset("digits").name == "digits"
+
+
+def test_copies_count_as_one_and_stay_together_in_any_order() -> None:
+    contents = [bytes([number // 3]) for number in range(60)]
+    names = keys(60)
+    forward = partition([0] * 60, names, (0.15, 0.15), str, contents)
+    assert [len(part) for part in forward] == [9, 9, 42]
+    assert sum(len({contents[index] for index in part}) for part in forward) == 20
+    backward = partition([0] * 60, names[::-1], (0.15, 0.15), str, contents[::-1])
+    for part, other in zip(forward, backward, strict=True):
+        assert {names[i] for i in part} == {names[::-1][i] for i in other}
