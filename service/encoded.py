@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from collections.abc import Collection
 
 from service.errors import InvalidImage
@@ -9,6 +10,8 @@ from service.errors import InvalidImage
 MAX_SCANS = 100
 _MAX_SEGMENTS = 1_000
 _MAX_READS = 1_000_000
+_MAX_TIFF_PARTS = 2**16
+_OFFSET_TAGS = {273, 324}  # of strips, of tiles
 
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _ARITHMETIC_FRAMES = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
@@ -73,6 +76,32 @@ def check_jpeg(data: bytes) -> None:
                 raise InvalidImage(f"the JPEG image has {total} scans; at most {MAX_SCANS} are accepted")
         at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
     raise InvalidImage(f"the JPEG image has more than {_MAX_SEGMENTS:,} segments before its end")
+
+
+def check_tiff(data: bytes) -> None:
+    """Refuse a TIFF file of too many strips or tiles.
+
+    Each costs the set-up of a decoder, and Pillow lists them all, in Python, on opening. The first
+    directory is looked at, as much of it as there is.
+
+    Raises:
+        InvalidImage: more than 65,536 of them.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    entry, number, start = ("HHQ8x", "Q", 8) if data[2:3] == b"+" else ("HHI4x", "H", 4)
+    try:
+        (at,) = struct.unpack_from(order + ("Q" if start == 8 else "I"), data, start)
+        (count,) = struct.unpack_from(order + number, data, at)
+    except (struct.error, OverflowError):  # Pillow says it better
+        return
+    at += struct.calcsize(order + number)
+    size = struct.calcsize(order + entry)
+    count = min(count, (len(data) - at) // size)
+    for tag, _, parts in struct.iter_unpack(order + entry, data[at : at + count * size]):
+        if tag in _OFFSET_TAGS and parts > _MAX_TIFF_PARTS:
+            raise InvalidImage(
+                f"the TIFF image has {parts:,} strips or tiles; at most {_MAX_TIFF_PARTS:,} are accepted"
+            )
 
 
 def check_jpeg_parts(data: bytes, parts: Collection[tuple[int, int]]) -> None:

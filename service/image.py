@@ -19,7 +19,7 @@ from PIL import (  # Pillow opens only the formats whose plugins are imported
     WebPImagePlugin,  # noqa: F401 - as above
 )
 
-from service.encoded import EncodedFile, check_jpeg, check_jpeg_parts
+from service.encoded import EncodedFile, check_jpeg, check_jpeg_parts, check_tiff
 from service.errors import InvalidImage, shorten
 
 # Ours is explicit, applies to every format and is checked before decoding; Pillow's would warn or
@@ -31,8 +31,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _PLUGINS = tuple("STILL GIF" if name == "GIF" else name for name in FORMATS)
 _MAX_EXIF_BYTES = 2**20  # Pillow reads it entry by entry; a JPEG segment holds 64 kB
-_MAX_TIFF_PARTS = 2**16  # each one costs the set-up of a decoder
 _TIFF_JPEG, _TIFF_OLD_JPEG = 7, 6
+_LEAST_ROW_PIXELS = 4
 _BLOCK_PIXELS = 2**20  # what is converted at a time
 _EIGHT_BIT_MODES = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "P"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -111,13 +111,14 @@ class OpenedImage:
     """An image file whose header is read and whose pixels aren't decoded yet.
 
     Attributes:
-        pixels: width × height, from the header.
+        pixels: how many memory is taken for: width × height, or those of one tile of a TIFF file
+            that are more; a row counts for at least 4.
     """
 
-    def __init__(self, picture: ImageFile.ImageFile, png_bit_depth: int = 8) -> None:
+    def __init__(self, picture: ImageFile.ImageFile, pixels: int, png_bit_depth: int) -> None:
         """Wrap what Pillow opened."""
+        self.pixels = pixels
         self._png_bit_depth = png_bit_depth
-        self.pixels = picture.width * picture.height
         self._format = picture.format
         self._pictures = [picture]
 
@@ -132,23 +133,21 @@ class OpenedImage:
         Raises:
             InvalidImage: the pixels are broken, cut short or of a kind that isn't read.
             MemoryError: there is no memory for them.
+            ValueError: it was decoded before.
         """
+        if not self._pictures:
+            raise ValueError("the image was decoded before; open it again")
+        # Raised outside of `except`, since an error that somebody keeps would keep, by its cause's
+        # traceback, the picture's memory.
         try:
-            picture = self._pictures.pop()  # so that its memory goes as soon as it is converted
-            with picture:
-                picture.load()
-                if picture.format == "PNG":
-                    _scale_png_transparency(picture, self._png_bit_depth)
-                turn = _transposition(picture)
-            rgb = _to_rgb(picture)
-            del picture
-            return rgb if turn is None else rgb.transpose(turn)
-        except (InvalidImage, MemoryError):
+            return _decoded(self._pictures.pop(), self._png_bit_depth)
+        except InvalidImage as error:
+            problem = str(error)
+        except MemoryError:
             raise
-        except Exception as error:  # a broken file makes Pillow's plugins raise anything
-            raise InvalidImage(
-                f"the {self._format} image is broken or cut short: {_reason(error)}"
-            ) from error
+        except Exception as error:  # noqa: BLE001 - a broken file makes Pillow's plugins raise anything
+            problem = f"the {self._format} image is broken or cut short: {_reason(error)}"
+        raise InvalidImage(problem)
 
 
 def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage:
@@ -170,6 +169,8 @@ def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage
         raise InvalidImage(f"the image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted")
     if data.startswith(b"\xff\xd8"):
         check_jpeg(data)
+    elif data.startswith((b"II", b"MM")):
+        check_tiff(data)
     try:
         picture = Image.open(EncodedFile(data), formats=_PLUGINS)
     except UnidentifiedImageError:
@@ -183,14 +184,16 @@ def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage
     except Exception as error:  # a broken file makes Pillow's plugins raise anything
         raise InvalidImage(f"the image is broken or cut short: {_reason(error)}") from error
     _check_size(*picture.size, limits)
+    # Pillow keeps a pointer to each row, which costs more than a narrow row's pixels.
+    pixels = max(picture.width, _LEAST_ROW_PIXELS) * picture.height
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         try:
-            _check_tiff(picture, data, limits)
+            pixels = max(pixels, _check_tiff(picture, data, limits))
         except (InvalidImage, MemoryError):
             raise
         except Exception as error:  # as above: any tag can have any type
             raise InvalidImage(f"the TIFF image is broken or cut short: {_reason(error)}") from error
-    return OpenedImage(picture, png_bit_depth=data[24] if picture.format == "PNG" else 8)
+    return OpenedImage(picture, pixels, png_bit_depth=data[24] if picture.format == "PNG" else 8)
 
 
 def from_raw(raw: RawImage, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -222,23 +225,23 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _check_tiff(picture: TiffImagePlugin.TiffImageFile, data: bytes, limits: ImageLimits) -> None:
+def _check_tiff(picture: TiffImagePlugin.TiffImageFile, data: bytes, limits: ImageLimits) -> int:
+    """Check strips and tiles; returns the pixels of one tile, 0 without tiles."""
     tags = picture.tag_v2
     tiled = TiffImagePlugin.TILEOFFSETS in tags
+    tile_pixels = 0
     if TiffImagePlugin.TILEWIDTH in tags or TiffImagePlugin.TILELENGTH in tags:
         width, height = tags.get(TiffImagePlugin.TILEWIDTH, 1), tags.get(TiffImagePlugin.TILELENGTH, 1)
         _check_tiles(picture, width, height, limits)
+        tile_pixels = width * height
     offsets = tags.get(TiffImagePlugin.TILEOFFSETS if tiled else TiffImagePlugin.STRIPOFFSETS, ())
-    if len(offsets) > _MAX_TIFF_PARTS:
-        raise InvalidImage(
-            f"the TIFF image has {len(offsets):,} strips or tiles; at most {_MAX_TIFF_PARTS:,} are accepted"
-        )
     compression = tags.get(TiffImagePlugin.COMPRESSION)
     if compression == _TIFF_JPEG:
         lengths = tags.get(TiffImagePlugin.TILEBYTECOUNTS if tiled else TiffImagePlugin.STRIPBYTECOUNTS, ())
         check_jpeg_parts(data, list(zip(offsets, lengths, strict=False)))
     elif compression == _TIFF_OLD_JPEG:  # its data may lie outside of the strips
         check_jpeg_parts(data, [(0, len(data))])
+    return tile_pixels
 
 
 def _check_tiles(
@@ -259,6 +262,17 @@ def _check_tiles(
             f"the TIFF image has {count:,} tiles of {width} × {height} pixels, in all "
             f"{count * width * height:,}; at most {2 * limits.max_pixels:,} are accepted"
         )
+
+
+def _decoded(picture: ImageFile.ImageFile, png_bit_depth: int) -> Image.Image:
+    with picture:
+        picture.load()
+        if picture.format == "PNG":
+            _scale_png_transparency(picture, png_bit_depth)
+        turn = _transposition(picture)
+    rgb = _to_rgb(picture)
+    del picture  # its memory, before a turned copy is made
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _scale_png_transparency(picture: Image.Image, bit_depth: int) -> None:

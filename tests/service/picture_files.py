@@ -40,9 +40,10 @@ def tiff(
     sample_format: int = 1,
     extra_samples: int | None = None,
     orientation: int = 1,
+    compression: int = 1,
     byte_order: str = "<",
 ) -> bytes:
-    """An uncompressed TIFF file of one strip.
+    """A TIFF file of one strip, whose `data` is as `compression` says (1 is none).
 
     Args:
         photometric: 0 white is zero, 1 black is zero, 2 RGB, 5 CMYK.
@@ -55,7 +56,7 @@ def tiff(
         (256, long, [width]),
         (257, long, [height]),
         (258, short, [bits] * samples),
-        (259, short, [1]),
+        (259, short, [compression]),
         (262, short, [photometric]),
         (273, long, [0]),
         (274, short, [orientation]),
@@ -85,11 +86,36 @@ def tiff(
     return magic + struct.pack(byte_order + "I", 8) + directory + bytes(4) + overflow + data
 
 
-def gif_of_size(width: int, height: int) -> bytes:
+def tiff_of_parts(width: int, height: int, offsets: list[int], lengths: list[int], **tags: int) -> bytes:
+    """A gray TIFF file of strips of one row, or of tiles with `tile_width` and `tile_height`.
+
+    Offsets count from the file's start; the file ends at byte 1,000,000 with zeros.
+    """
+    compression = tags.pop("compression", 1)
+    values: dict[int, list[int]] = {256: [width], 257: [height], 258: [8], 259: [compression], 262: [1]}
+    if tags:
+        values |= {322: [tags["tile_width"]], 323: [tags["tile_height"]], 324: offsets, 325: lengths}
+    else:
+        values |= {273: offsets, 278: [1], 279: lengths}
+    overflow_at = 8 + 2 + 12 * len(values) + 4
+    directory, overflow = struct.pack("<H", len(values)), b""
+    for tag, numbers in sorted(values.items()):
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        if len(packed) > 4:
+            directory += struct.pack("<HHII", tag, 4, len(numbers), overflow_at + len(overflow))
+            overflow += packed
+        else:
+            directory += struct.pack("<HHI", tag, 4, 1) + packed
+    return (b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + overflow).ljust(1_000_000, b"\0")
+
+
+def gif_of_size(width: int, height: int, *, extensions: bytes = b"") -> bytes:
     """A GIF whose header and one frame say that they have this size, without pixels."""
     palette = bytes(6)
     screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + palette
-    return screen + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00;"
+    return (
+        screen + extensions + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00;"
+    )
 
 
 def bmp_of_size(width: int, height: int) -> bytes:
@@ -110,3 +136,26 @@ def jpeg_resized(jpeg: bytes, width: int, height: int) -> bytes:
     """The JPEG with another size in its frame header."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
+
+
+def jpeg_with(jpeg: bytes, segments: bytes) -> bytes:
+    """The JPEG with more segments at its start."""
+    return jpeg[:2] + segments + jpeg[2:]
+
+
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    """A JPEG segment."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def jpeg_with_scans(jpeg: bytes, scans: int) -> bytes:
+    """The JPEG, of `scans` scans or fewer, with its last scan again and again."""
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:-2] + jpeg[last:-2] * (scans - jpeg.count(b"\xff\xda")) + jpeg[-2:]
+
+
+def bmp_run_length_coded(width: int, height: int, runs: bytes) -> bytes:
+    """A BMP of 256 black colours, coded as `runs`."""
+    at = 54 + 1024
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", at + len(runs), 0, 0, at) + header + bytes(1024) + runs
