@@ -186,7 +186,7 @@ class ModelRepository:
     async def close(self, timeout_s: float) -> bool:
         """Close every model; whether all that ran has ended within the time."""
         closed = await asyncio.gather(*(model.close(timeout_s) for model in self._models.values()))
-        return self._loader.close(0) and all(closed)
+        return self._loader.close(timeout_s) and all(closed)
 
 
 def _choose(config: Config) -> list[_Wanted]:

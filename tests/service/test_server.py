@@ -133,6 +133,7 @@ def test_sigterm_says_not_serving_first_and_finishes_what_is_under_way(tmp_path:
     events = [line["event"] for line in server.logs]
     assert events == ["listening", "model_loaded", "ready", "stopping", "draining", "stopped"]
     assert server.logs[-1]["drain_s"] < server.logs[-2]["timeout_s"]
+    assert server.logs[-1]["threads_ended"] is True
 
 
 def test_ctrl_c_skips_the_lame_duck(repository: Path, tmp_path: Path) -> None:
