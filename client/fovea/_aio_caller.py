@@ -10,7 +10,7 @@ import grpc
 from fovea._aio_stream import Images, stream
 from fovea._checks import at_least_one
 from fovea._operations import ImageOperation, Operation
-from fovea._timeout import Deadline, milliseconds
+from fovea._timeout import checked, milliseconds
 from fovea.errors import FoveaError, from_rpc_error
 
 Source = TypeVar("Source")
@@ -21,24 +21,16 @@ class AsyncCaller:
     """As `fovea._caller.Caller`; files are read in a thread."""
 
     def __init__(self, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        Deadline(timeout)
-        self._timeout = timeout
+        self._timeout = checked(timeout)
         self._metadata = metadata
 
-    def deadline(self, timeout: float | None) -> Deadline:
-        """The moment at which a call ends that begins now."""
-        return Deadline(self._timeout if timeout is None else timeout)
-
-    async def send(self, method: Any, request: Any, deadline: Deadline) -> Any:
+    async def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request."""
+        seconds = self._timeout if timeout is None else checked(timeout)
         try:
-            return await method(request, timeout=deadline.left_for_call(), metadata=self._metadata)
+            return await method(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-
-    async def call(self, method: Any, request: Any, timeout: float | None) -> Any:
-        """A call of one request."""
-        return await self.send(method, request, self.deadline(timeout))
 
     async def one(
         self, method: Any, operation: Operation[Source, Result], source: Source, timeout: float | None
@@ -54,14 +46,22 @@ class AsyncCaller:
         sources: Iterable[Source],
         timeout: float | None,
     ) -> list[Result | FoveaError]:
-        """An operation on any number of values, one request after the other."""
-        deadline = self.deadline(timeout)
+        """An operation on any number of values, one request after the other; errors as in `Caller.many`."""
+        listed = list(sources)
+        batches = operation.batches(listed)
         results: list[Result | FoveaError] = []
-        batches = operation.batches(list(sources))
+        answered = False
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:
             sent = batch.messages
-            reply = await self.send(method, operation.request(sent), deadline) if sent else None
-            results += operation.results(batch, reply)
+            try:
+                reply = await self.call(method, operation.request(sent), timeout) if sent else None
+                results += operation.results(batch, reply)
+            except FoveaError as error:
+                if not answered:
+                    raise
+                results += operation.failed(batch, error)
+                return results + [error] * (len(listed) - len(results))
+            answered = answered or bool(sent)
         return results
 
     def stream(

@@ -1,13 +1,15 @@
 """Many images, items or queries → requests that keep the limits on their number and bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from fovea._checks import at_least_one
 from fovea.errors import FoveaError
 
+T = TypeVar("T")
 # What a request carries besides its parts: names and a fingerprint.
 _ENVELOPE_BYTES = 8192
 _TAG_BYTES = 16
@@ -46,6 +48,28 @@ class Limits:
     def at_most(self, parts: int) -> "Limits":
         """The same with smaller batches."""
         return Limits(min(self.max_parts, at_least_one("batch_size", parts)), self.max_bytes)
+
+
+class Counted(Generic[T]):
+    """The caller's values, counted as they are taken."""
+
+    def __init__(self, values: Iterable[T]) -> None:
+        self._values = iter(values)
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        value = next(self._values)
+        self._taken += 1
+        return value
+
+    def count_all(self) -> int:
+        """How many there are; takes those that are left."""
+        for _ in self:
+            pass
+        return self._taken
 
 
 class Packer:

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import grpc
 
+from fovea._batches import Counted
 from fovea._checks import at_least_one
 from fovea._operations import ImageOperation, Operation
 from fovea._stream import stream
-from fovea._timeout import Deadline, milliseconds
+from fovea._timeout import checked, milliseconds
 from fovea.errors import FoveaError, from_rpc_error
 from fovea.types import ImageSource
 
@@ -23,29 +24,21 @@ class Caller:
     """Makes calls with the client's timeout and metadata, and raises typed errors.
 
     Args:
-        timeout: of calls that state none, in seconds; None: no end.
+        timeout: of each request of a call that states none, in seconds; None: no end.
         metadata: of every call.
     """
 
     def __init__(self, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        Deadline(timeout)
-        self._timeout = timeout
+        self._timeout = checked(timeout)
         self._metadata = metadata
 
-    def deadline(self, timeout: float | None) -> Deadline:
-        """The moment at which a call ends that begins now."""
-        return Deadline(self._timeout if timeout is None else timeout)
-
-    def send(self, method: Any, request: Any, deadline: Deadline) -> Any:
+    def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request."""
+        seconds = self._timeout if timeout is None else checked(timeout)
         try:
-            return method(request, timeout=deadline.left_for_call(), metadata=self._metadata)
+            return method(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-
-    def call(self, method: Any, request: Any, timeout: float | None) -> Any:
-        """A call of one request."""
-        return self.send(method, request, self.deadline(timeout))
 
     def one(
         self, method: Any, operation: Operation[Source, Result], source: Source, timeout: float | None
@@ -60,13 +53,25 @@ class Caller:
         sources: Iterable[Source],
         timeout: float | None,
     ) -> list[Result | FoveaError]:
-        """An operation on any number of values, one request after the other."""
-        deadline = self.deadline(timeout)
+        """An operation on any number of values, one request after the other.
+
+        The first request's error is raised. A later one's stands in the place of each value that
+        wasn't answered before it, and no more is sent.
+        """
+        source = Counted(sources)
         results: list[Result | FoveaError] = []
-        for batch in operation.batches(sources):
+        answered = False
+        for batch in operation.batches(source):
             sent = batch.messages
-            reply = self.send(method, operation.request(sent), deadline) if sent else None
-            results += operation.results(batch, reply)
+            try:
+                reply = self.call(method, operation.request(sent), timeout) if sent else None
+                results += operation.results(batch, reply)
+            except FoveaError as error:
+                if not answered:
+                    raise
+                results += operation.failed(batch, error)
+                return results + [error] * (source.count_all() - len(results))
+            answered = answered or bool(sent)
         return results
 
     def stream(

@@ -67,6 +67,10 @@ class Operation(ABC, Generic[Source, Result]):
         answers = iter(self._exactly(len(batch.messages), [] if reply is None else self.read(reply)))
         return [part if isinstance(part, FoveaError) else next(answers) for part in batch.parts]
 
+    def failed(self, batch: Batch, error: FoveaError) -> list[Result | FoveaError]:
+        """The results of a batch whose request failed: its own errors stay in their places."""
+        return [part if isinstance(part, FoveaError) else error for part in batch.parts]
+
     def only(self, reply: Any) -> Result:
         """The result of a request with one part.
 
@@ -104,7 +108,4 @@ class ImageOperation(Operation[ImageSource, Result]):
         if reply.HasField("response"):
             return self.results(batch, reply.response)
         status = reply.error
-        return [
-            part if isinstance(part, FoveaError) else from_status(status.code, status.message, of_image=False)
-            for part in batch.parts
-        ]
+        return self.failed(batch, from_status(status.code, status.message, of_image=False))

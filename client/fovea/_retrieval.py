@@ -19,9 +19,6 @@ METRICS = {
     "l2": retrieval_pb2.METRIC_L2,
 }
 _METRIC_NAMES = {value: name for name, value in METRICS.items()}
-# Replies with vectors of 2,048 numbers stay far below the message cap.
-GET_IDS = 256
-DELETE_IDS = 4096
 
 
 class Upsert(Operation[Item, None]):

@@ -1,42 +1,45 @@
-"""The time that a call has, over all the requests it is split into."""
+"""How long a call may take, and how long to wait for a server."""
 
+import math
 import time
 
-from fovea.errors import DeadlineExceeded
+# gRPC works out the moment of the deadline, which overflows somewhere above a century.
+MAX_TIMEOUT_S = 10 * 365 * 86_400.0
+
+
+def checked(timeout: float | None) -> float | None:
+    """The timeout as gRPC takes it: seconds, at most ten years; None: no end, as for infinity.
+
+    Raises:
+        ValueError: it isn't above 0.
+    """
+    if timeout is None:
+        return None
+    if not timeout > 0:  # nan neither
+        raise ValueError(f"timeout is {timeout}; expected seconds above 0")
+    return None if timeout == math.inf else float(min(timeout, MAX_TIMEOUT_S))
+
+
+def milliseconds(timeout: float | None) -> int:
+    """The timeout as a stream's message carries it; 0 leaves it to the server."""
+    seconds = checked(timeout)
+    return 0 if seconds is None else max(1, min(round(seconds * 1000), 2**32 - 1))
 
 
 class Deadline:
     """A moment from now on.
 
     Args:
-        timeout: in seconds; None: never.
+        timeout: in seconds; infinity: never.
 
     Raises:
-        ValueError: it isn't positive.
+        ValueError: it isn't above 0.
     """
 
-    def __init__(self, timeout: float | None) -> None:
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is {timeout}; expected seconds above 0")
-        self._at = None if timeout is None else time.monotonic() + timeout
+    def __init__(self, timeout: float) -> None:
+        seconds = checked(timeout)
+        self._at = math.inf if seconds is None else time.monotonic() + seconds
 
-    def left(self) -> float | None:
-        """Seconds until then, at least 0; None: no end."""
-        return None if self._at is None else max(0.0, self._at - time.monotonic())
-
-    def left_for_call(self) -> float | None:
-        """Like `left`, for one more request.
-
-        Raises:
-            DeadlineExceeded: nothing is left.
-        """
-        left = self.left()
-        if left == 0:
-            raise DeadlineExceeded("the timeout passed before the request was sent")
-        return left
-
-
-def milliseconds(timeout: float | None) -> int:
-    """The timeout as a stream's message carries it; 0 leaves it to the server."""
-    Deadline(timeout)
-    return 0 if timeout is None else max(1, min(round(timeout * 1000), 2**32 - 1))
+    def left(self) -> float:
+        """Seconds until then, at least 0."""
+        return max(0.0, self._at - time.monotonic())

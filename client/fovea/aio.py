@@ -204,7 +204,7 @@ class AsyncClient:
         while left := deadline.left():
             if await self.ready(model, timeout=left):
                 return
-            await asyncio.sleep(min(pause_s, deadline.left() or 0.0))
+            await asyncio.sleep(min(pause_s, deadline.left()))
             pause_s = min(2 * pause_s, 1.0)
         raise DeadlineExceeded(_health.not_ready(self.target, model, timeout))
 
@@ -263,11 +263,10 @@ class AsyncClient:
 
     async def delete(self, collection: str, ids: Iterable[str], *, timeout: float | None = None) -> int:
         """Delete items by id; returns how many were there."""
-        deadline = self._caller.deadline(timeout)
         deleted = 0
-        for chunk in _retrieval.chunks(ids, _retrieval.DELETE_IDS):
+        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
             request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
-            deleted += (await self._caller.send(self._retrieval.Delete, request, deadline)).deleted
+            deleted += (await self._caller.call(self._retrieval.Delete, request, timeout)).deleted
         return deleted
 
     async def get(
@@ -279,13 +278,12 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> list[StoredItem]:
         """Read items by id: those that are there, in the order asked for."""
-        deadline = self._caller.deadline(timeout)
         items: list[StoredItem] = []
-        for chunk in _retrieval.chunks(ids, _retrieval.GET_IDS):
+        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
             request = retrieval_pb2.GetRequest(
                 collection=collection, ids=chunk, include_vectors=include_vectors
             )
-            items += _retrieval.read_items(await self._caller.send(self._retrieval.Get, request, deadline))
+            items += _retrieval.read_items(await self._caller.call(self._retrieval.Get, request, timeout))
         return items
 
     async def count(self, collection: str, *, timeout: float | None = None) -> int:

@@ -45,18 +45,20 @@ DEFAULT_MAX_IMAGES = 32
 class Client:
     """Asks a Fovea server; one client serves many threads over one connection.
 
-    Every call takes `timeout`, in seconds, over all its attempts and requests; without it the client's
-    own holds. Every call raises a FoveaError when it fails as a whole (see `fovea.errors`).
+    Every call takes `timeout`: the seconds that each request may take, over all its attempts; without it
+    the client's own holds. A long batch is split into several requests, each with the whole timeout.
+    Every call raises a FoveaError when it fails as a whole (see `fovea.errors`); once a batch's first
+    request is answered, a later one's failure stands in the place of everything that wasn't answered.
 
     Args:
         target: the server's address, host:port, or any of gRPC's names (dns:///fovea:50051). Default:
             what the environment variable FOVEA_ADDRESS says, else 127.0.0.1:50051.
-        timeout: seconds that a call may take; None: no end.
+        timeout: seconds that a request may take; None or infinity: as long as the server lets it.
         retries: how often a call is tried again when the server is unavailable or says to come back,
             0 to 4. Only calls that do the same when they are done twice: not streams, and not
             creating or dropping a collection.
         max_message_bytes: of a request or reply; the server's own limit is 16 MiB unless configured.
-        max_images: per request; longer batches are split.
+        max_images: images, items, queries or ids per request; longer batches are split.
         credentials: for TLS; None: plaintext.
         metadata: sent with every call.
     """
@@ -136,7 +138,8 @@ class Client:
         """Name what is on each image; arguments as in `classify`.
 
         Returns:
-            One per image, in their order; a FoveaError in the place of an image that failed.
+            One per image, in their order; a FoveaError in the place of an image that failed, or whose
+            request did, after an earlier one was answered.
         """
         operation = Classify(self._limits, model, version, top_k, include_logits)
         return self._caller.many(self._classification.Classify, operation, several(images), timeout)
@@ -248,14 +251,14 @@ class Client:
         """Return as soon as `ready` holds.
 
         Raises:
-            DeadlineExceeded: it did not within `timeout` seconds.
+            DeadlineExceeded: it did not within `timeout` seconds (infinity: it waits for ever).
         """
         deadline = Deadline(timeout)
         pause_s = 0.05
         while left := deadline.left():
             if self.ready(model, timeout=left):
                 return
-            time.sleep(min(pause_s, deadline.left() or 0.0))
+            time.sleep(min(pause_s, deadline.left()))
             pause_s = min(2 * pause_s, 1.0)
         raise DeadlineExceeded(_health.not_ready(self.target, model, timeout))
 
@@ -335,7 +338,9 @@ class Client:
             timeout: in seconds.
 
         Returns:
-            One per item, in their order: written, or why not.
+            One per item, in their order: written, or why not. Where a later one of several requests
+            fails, its error stands with each of its items, which may have been written all the same
+            (writing them again does no harm), and with those after them, which were not sent.
 
         Raises:
             FailedPrecondition: the collection's vectors come from another model.
@@ -347,12 +352,14 @@ class Client:
         return [UpsertResult(item.id, error) for item, error in zip(listed, outcomes, strict=True)]
 
     def delete(self, collection: str, ids: Iterable[str], *, timeout: float | None = None) -> int:
-        """Delete items by id; returns how many were there."""
-        deadline = self._caller.deadline(timeout)
+        """Delete items by id; returns how many were there.
+
+        Many ids are split into requests; when one fails, those before it have been carried out.
+        """
         deleted = 0
-        for chunk in _retrieval.chunks(ids, _retrieval.DELETE_IDS):
+        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
             request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
-            deleted += self._caller.send(self._retrieval.Delete, request, deadline).deleted
+            deleted += self._caller.call(self._retrieval.Delete, request, timeout).deleted
         return deleted
 
     def get(
@@ -364,13 +371,12 @@ class Client:
         timeout: float | None = None,
     ) -> list[StoredItem]:
         """Read items by id: those that are there, in the order asked for."""
-        deadline = self._caller.deadline(timeout)
         items: list[StoredItem] = []
-        for chunk in _retrieval.chunks(ids, _retrieval.GET_IDS):
+        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
             request = retrieval_pb2.GetRequest(
                 collection=collection, ids=chunk, include_vectors=include_vectors
             )
-            items += _retrieval.read_items(self._caller.send(self._retrieval.Get, request, deadline))
+            items += _retrieval.read_items(self._caller.call(self._retrieval.Get, request, timeout))
         return items
 
     def count(self, collection: str, *, timeout: float | None = None) -> int:

@@ -171,15 +171,11 @@ def test_nobody_there() -> None:
             client.wait_until_ready(timeout=0.2)
 
 
-def test_a_passed_timeout_is_deadline_exceeded(client: Client, server: ServerProcess) -> None:
-    with pytest.raises(fovea.DeadlineExceeded):
-        client.models(timeout=1e-9)
-    with Client(server.address, timeout=1e-9) as hasty:
-        with pytest.raises(fovea.DeadlineExceeded):
-            hasty.classify_batch([of_class(0)])
-        assert hasty.models(timeout=10)
-    with pytest.raises(ValueError, match="timeout is 0; expected seconds above 0"):
-        client.models(timeout=0)
+def test_a_passed_timeout_is_deadline_exceeded(silent_address: str) -> None:
+    with Client(silent_address) as client, pytest.raises(fovea.DeadlineExceeded):
+        client.models(timeout=0.05)
+    with Client(silent_address, timeout=0.05) as hasty, pytest.raises(fovea.DeadlineExceeded):
+        hasty.classify_batch([of_class(0)])
 
 
 def test_one_client_serves_many_threads(client: Client) -> None:

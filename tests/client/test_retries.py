@@ -1,79 +1,13 @@
 """What is tried again, and what is not: through a proxy that fails the first calls."""
 
-import threading
-from collections.abc import Iterator
-from concurrent import futures
-from contextlib import contextmanager
-from typing import Any
-
 import fovea
 import grpc
 import pytest
 from fovea import AsyncClient, Client, Item
 
+from tests.client.faulty_proxy import faulty
 from tests.client.pictures import of_class
 from tests.servers import ServerProcess
-
-
-class FaultyProxy(grpc.GenericRpcHandler):
-    """Passes unary calls on to the real server as they are, after failing the first of them.
-
-    Attributes:
-        attempts: calls seen so far.
-        address: where it listens.
-    """
-
-    def __init__(
-        self, target: str, failures: int, code: grpc.StatusCode, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
-        self.attempts = 0
-        self.address = ""
-        self._lock = threading.Lock()
-        self._failures = failures
-        self._code = code
-        self._metadata = metadata
-        self._channel = grpc.insecure_channel(target)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
-        def handle(request: bytes, context: "grpc.ServicerContext") -> bytes:
-            with self._lock:
-                self.attempts += 1
-                fails = self.attempts <= self._failures
-            if fails:
-                context.set_trailing_metadata(self._metadata)
-                context.abort(self._code, "a fault on purpose")
-            forward: Any = self._channel.unary_unary(handler_call_details.method)
-            reply: bytes = forward(request, timeout=30)
-            return reply
-
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-    @contextmanager
-    def running(self) -> Iterator["FaultyProxy"]:
-        """Listen on a free port."""
-        server = grpc.server(
-            futures.ThreadPoolExecutor(4),
-            handlers=[self],
-            options=[("grpc.max_receive_message_length", 32 * 1024 * 1024)],
-        )
-        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
-        try:
-            yield self
-        finally:
-            server.stop(None).wait()
-            self._channel.close()
-
-
-def faulty(
-    server: ServerProcess,
-    failures: int,
-    code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
-    push_back_ms: int | None = None,
-) -> Any:
-    """A running proxy in front of the server."""
-    metadata = () if push_back_ms is None else (("grpc-retry-pushback-ms", str(push_back_ms)),)
-    return FaultyProxy(server.address, failures, code, metadata).running()
 
 
 def test_reads_are_tried_again(server: ServerProcess) -> None:

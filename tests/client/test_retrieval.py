@@ -86,6 +86,18 @@ def test_get_delete_and_count(client: Client, collection: str) -> None:
     assert client.count(collection) == 2
 
 
+def test_more_ids_than_a_request_takes(client: Client) -> None:
+    client.create_collection("ids", dimension=1)
+    try:
+        ids = [f"{i}" for i in range(300)]
+        assert len(client.upsert("ids", [Item(each, vector=[1.0]) for each in ids])) == 300
+        assert [item.id for item in client.get("ids", reversed(ids))] == ids[::-1]
+        assert client.delete("ids", ids[10:]) == 290
+        assert client.count("ids") == 10
+    finally:
+        client.drop_collection("ids")
+
+
 def test_attributes_keep_their_types(client: Client, collection: str) -> None:
     attributes: dict[str, Any] = {"s": "ü", "i": -(2**63), "f": 0.5, "yes": True, "no": False, "zero": 0}
     client.upsert(collection, [Item("a", image=of_class(0), attributes=attributes)])
