@@ -3,6 +3,7 @@
 `Client` is for threads, `AsyncClient` for asyncio; errors are in `fovea.errors`, also exported here.
 """
 
+from fovea._channel import DEFAULT_TARGET
 from fovea.aio import AsyncClient
 from fovea.client import Client
 from fovea.errors import (
@@ -38,6 +39,7 @@ from fovea.types import (
 )
 
 __all__ = [
+    "DEFAULT_TARGET",
     "AlreadyExists",
     "AsyncClient",
     "AttributeValue",

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from fovea._batches import Batch, Packer
 from fovea._operations import ImageOperation
@@ -30,11 +31,12 @@ class _Feed:
 
     def __init__(self, call: Any, operation: Any, window: int, timeout_ms: int) -> None:
         self.sent: asyncio.Queue[tuple[int, Batch] | _Mark] = asyncio.Queue()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._call = call
         self._operation = operation
         self._timeout_ms = timeout_ms
         self._permits = asyncio.Semaphore(window)
+        self._closed = False
 
     async def run(self, images: Images) -> None:
         batches = _batches(self._operation, images)
@@ -44,11 +46,16 @@ class _Feed:
                 batch = await anext(batches, None)
                 if batch is None:
                     break
+                messages = batch.messages
+                request = self._operation.stream_request(number, messages, self._timeout_ms)
                 self.sent.put_nowait((number, batch))
-                if batch.messages and not await self._write(number, batch):
+                if messages and not await self._write(request):
                     return
                 number += 1
-        except Exception as error:  # noqa: BLE001 - of the caller's iterable, raised again where it waits
+        except BaseException as error:
+            if self._closed:  # cancelled by the receiving side, which waits for nothing more
+                raise
+            # The caller's iterable's own, sys.exit() and a CancelledError too: raised again where it waits.
             self.failure = error
         finally:
             self.sent.put_nowait(_Mark.END)
@@ -56,9 +63,9 @@ class _Feed:
         if self.failure is None and not self._call.done():
             await self._call.done_writing()
 
-    async def _write(self, number: int, batch: Batch) -> bool:
+    async def _write(self, request: Message) -> bool:
         try:
-            await self._call.write(self._operation.stream_request(number, batch.messages, self._timeout_ms))
+            await self._call.write(request)
         except (grpc.RpcError, asyncio.InvalidStateError):
             return False  # the receiving side learns why from the call
         return True
@@ -70,6 +77,10 @@ class _Feed:
     def taken(self) -> None:
         """One batch's results are with the caller: another may be sent."""
         self._permits.release()
+
+    def close(self) -> None:
+        """The receiving side takes no more; whoever says so cancels `run`."""
+        self._closed = True
 
 
 async def stream(
@@ -103,6 +114,7 @@ async def stream(
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
     finally:
+        feed.close()
         sending.cancel()
         call.cancel()
         await asyncio.gather(sending, return_exceptions=True)

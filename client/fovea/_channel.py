@@ -20,6 +20,7 @@ _IDEMPOTENT = (
     ("fovea.v1.RetrievalService", "Search"),
 )
 DEFAULT_TARGET = "127.0.0.1:50051"
+"""Where a server on this machine listens, unless it was told otherwise."""
 # gRPC allows 5 attempts.
 MAX_RETRIES = 4
 

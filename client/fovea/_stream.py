@@ -31,26 +31,31 @@ class _Feed:
 
     def __init__(self, operation: Any, window: int, timeout_ms: int) -> None:
         self.sent: queue.SimpleQueue[tuple[int, Batch] | _Mark] = queue.SimpleQueue()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._operation = operation
         self._timeout_ms = timeout_ms
         self._permits = threading.Semaphore(window)
         self._closed = False
 
     def requests(self, batches: Iterator[Batch]) -> Iterator[Message]:
-        try:
-            for number in itertools.count():
-                self._permits.acquire()
-                batch = None if self._closed else next(batches, None)
-                if batch is None or self._closed:
+        # Where gRPC itself drops this generator, at a yield, the call is over, and `call_done` says so.
+        for number in itertools.count():
+            self._permits.acquire()
+            if self._closed:
+                return
+            try:
+                batch = next(batches, None)
+                if batch is None:
                     break
-                self.sent.put((number, batch))
-                if batch.messages:
-                    yield self._operation.stream_request(number, batch.messages, self._timeout_ms)
-        except Exception as error:  # noqa: BLE001 - of the caller's iterable, raised again in its thread
-            self.failure = error
-        finally:
-            self.sent.put(_Mark.END)
+                messages = batch.messages
+                request = self._operation.stream_request(number, messages, self._timeout_ms)
+            except BaseException as error:  # noqa: BLE001 - sys.exit() in the caller's iterable, too, is raised again in the caller's thread
+                self.failure = error
+                break
+            self.sent.put((number, batch))
+            if messages:
+                yield request
+        self.sent.put(_Mark.END)
 
     def call_done(self) -> None:
         """Wake the receiving side, which may be waiting for the caller's next image."""

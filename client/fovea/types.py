@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fovea.errors import FoveaError
 
-ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
-"""A file's path, a file's bytes, or decoded pixels: uint8 RGB [height, width, 3]."""
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
+"""A file's path, a file's bytes (in any of their types), or decoded pixels: uint8 RGB [height, width, 3]."""
 
 AttributeValue = str | int | float | bool
 

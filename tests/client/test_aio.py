@@ -56,8 +56,12 @@ async def test_errors_are_typed(client: AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(fovea.NotFound, match="colors") as caught:
         await client.model("missing")
     assert caught.value.request_id
-    with pytest.raises(fovea.DeadlineExceeded):
-        await client.models(timeout=1e-9)
+
+
+async def test_a_passed_timeout_is_deadline_exceeded(silent_address: str) -> None:
+    async with AsyncClient(silent_address) as client:
+        with pytest.raises(fovea.DeadlineExceeded):
+            await client.models(timeout=0.05)
 
 
 async def test_64_callers_get_their_own_results(client: AsyncClient) -> None:
@@ -95,6 +99,11 @@ async def test_retrieval(client: AsyncClient) -> None:
         assert await client.delete("aio", ["b", "x"]) == 1
         assert await client.count("aio") == 2
         assert "aio" in [each.name for each in await client.collections()]
+        many = [Item(f"{i}", vector=np.ones(24)) for i in range(300)]
+        await client.upsert("aio", many)
+        ids = [item.id for item in many]
+        assert [item.id for item in await client.get("aio", ids)] == ids
+        assert await client.delete("aio", ids) == 300
     finally:
         await client.drop_collection("aio")
 
@@ -166,6 +175,29 @@ async def test_what_the_source_raises_comes_through_after_its_results(client: As
     assert label(await anext(results)) == "red"
     with pytest.raises(LookupError, match="the camera is gone"):
         await anext(results)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [asyncio.CancelledError("its own"), SystemExit(3), KeyboardInterrupt(), RuntimeError()],
+)
+async def test_nor_is_anything_else_that_it_raises_lost(client: AsyncClient, failure: BaseException) -> None:
+    async def source() -> AsyncIterator[Any]:
+        yield of_class(0)
+        await asyncio.sleep(0)
+        raise failure
+
+    def plain() -> Iterator[Any]:
+        yield of_class(0)
+        raise failure
+
+    for several in (source(), plain()):
+        results = client.classify_stream(several, batch_size=1)
+        assert label(await anext(results)) == "red"
+        async with asyncio.timeout(30):  # a stream that waits for ever shows as TimeoutError
+            with pytest.raises(type(failure)) as caught:
+                await anext(results)
+        assert caught.value is failure
 
 
 async def test_a_stream_to_nobody_is_unavailable_while_the_source_is_silent() -> None:

@@ -117,6 +117,32 @@ def test_what_the_source_raises_comes_through_after_its_results(client: Client) 
         next(results)
 
 
+@pytest.mark.parametrize("failure", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_nor_is_anything_else_that_it_raises_lost(client: Client, failure: BaseException) -> None:
+    class Source:
+        """Not a generator, which GeneratorExit would only close."""
+
+        def __iter__(self) -> Iterator[Any]:
+            return self
+
+        def __next__(self) -> Any:
+            raise failure
+
+    raised: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            list(client.classify_stream(itertools.chain([of_class(0)], Source()), batch_size=1))
+        except BaseException as error:  # noqa: BLE001 - exactly these are tested
+            raised.append(error)
+
+    # In a thread that can be left alone, should it wait for ever.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(30)
+    assert raised == [failure]
+
+
 def test_what_is_no_image_is_raised(client: Client) -> None:
     with pytest.raises(TypeError, match="got int"):
         list(client.classify_stream([of_class(0), 7]))  # type: ignore[list-item] # the mistake that is tested
