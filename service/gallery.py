@@ -8,13 +8,24 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from service.config import Config
-from service.errors import DeadlineExpired, InvalidRequest, ItemNotFound, RequestError, VectorMismatch
+from service.errors import (
+    DeadlineExpired,
+    InferenceFailed,
+    InvalidImage,
+    InvalidRequest,
+    ItemNotFound,
+    RequestError,
+    VectorMismatch,
+    shorten,
+)
 from service.metrics import Metrics
 from service.pipeline import ImageSource, Pipeline
 from service.repository import Model, ModelRepository
+from service.retrieval.checks import check_item, check_query
 from service.retrieval.index import (
     AttributeValue,
     CollectionInfo,
@@ -28,15 +39,30 @@ from service.workers import WorkerPool
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
+log = structlog.get_logger()
 _MAX_PENDING_CALLS = 256
+_CLOSE_TIMEOUT_S = 30.0
+# Queries × top_k. What a search costs grows with it, however small the items are.
+MAX_NEIGHBORS_PER_REQUEST = 10_000
+# Of the models that an error lists.
+_LISTED_MODELS = 10
+# What the pipeline returns in an image's place, and logs by itself.
+_IMAGE_ERRORS = (InvalidImage, InferenceFailed)
 
 
 @dataclass(frozen=True)
 class NewItem:
-    """An item to write: an image, which the collection's model embeds, or a float32 [dimension] vector."""
+    """An item to write.
+
+    Attributes:
+        id: the caller's own.
+        source: an image, which the collection's model embeds, a float32 [dimension] vector, or the error
+            that the item had already.
+        attributes: stored beside it.
+    """
 
     id: str
-    source: ImageSource | Vector
+    source: ImageSource | Vector | RequestError
     attributes: Mapping[str, AttributeValue]
 
 
@@ -53,6 +79,7 @@ Query = ImageSource | Vector | StoredItem
 class Gallery:
     """What the retrieval service does. Deadlines are loop times, in seconds.
 
+    How many items, queries or ids come is for the caller to bound, before it makes them.
     Methods that name a collection raise CollectionNotFound; all raise DeadlineExpired and Overloaded.
     """
 
@@ -60,8 +87,8 @@ class Gallery:
         self, index: Index, pipeline: Pipeline, repository: ModelRepository, config: Config, metrics: Metrics
     ) -> None:
         self._index, self._pipeline, self._repository, self._metrics = index, pipeline, repository, metrics
-        self._max_items = config.max_images_per_request
         self._max_top_k = config.max_top_k
+        self._max_reply_bytes = config.max_message_bytes
         self._readers = WorkerPool("search", config.search_thread_count, _MAX_PENDING_CALLS)
         # The index takes one write at a time; a second thread would only wait.
         self._writer = WorkerPool("write", 1, _MAX_PENDING_CALLS)
@@ -110,41 +137,42 @@ class Gallery:
 
         Raises:
             VectorMismatch: `fingerprint` isn't the collection's, or no loaded model makes its vectors.
-            InvalidRequest: no items, or too many.
         """
-        self._check_count("items", items)
         spec = (await self.describe(collection, deadline)).spec
         _check_fingerprint(spec, fingerprint)
         vectors, model = await self._vectors(spec, [item.source for item in items], deadline)
-        errors: list[RequestError | None] = [
-            vector if isinstance(vector, RequestError) else None for vector in vectors
+        candidates = [
+            vector if isinstance(vector, RequestError) else Item(item.id, vector, item.attributes)
+            for item, vector in zip(items, vectors, strict=True)
         ]
-        good = {
-            i: Item(items[i].id, vector, items[i].attributes)
-            for i, vector in enumerate(vectors)
-            if not isinstance(vector, RequestError)
-        }
-        try:
-            if good:
-                await self._write(lambda: self._index.upsert(collection, list(good.values())), deadline)
-        except (InvalidRequest, VectorMismatch):
-            # None was written. Now each for itself, so that only the bad ones fail.
-            for i, item in good.items():
-                try:
-                    await self._write(partial(self._index.upsert, collection, [item]), deadline)
-                except (InvalidRequest, VectorMismatch) as error:
-                    errors[i] = error
+        checked = await self._read(lambda: _checked(partial(check_item, spec), candidates), deadline)
+        good = [item for item in checked if isinstance(item, Item)]
+        if good:
+            await self._write(lambda: self._index.upsert(collection, good), deadline)
+        errors = [item if isinstance(item, RequestError) else None for item in checked]
+        _log_errors("items_failed", collection, errors)
         return errors, model
 
     async def delete(self, collection: str, ids: Sequence[str], deadline: float) -> int:
         """Remove items; gives how many were there."""
-        self._check_count("ids", ids)
         return await self._write(lambda: self._index.delete(collection, ids), deadline)
 
-    async def get(self, collection: str, ids: Sequence[str], deadline: float) -> list[Item]:
-        """The items that are there, in the order asked for."""
-        self._check_count("ids", ids)
-        return await self._read(lambda: self._index.get(collection, ids), deadline)
+    async def get(
+        self, collection: str, ids: Sequence[str], deadline: float, *, include_vectors: bool
+    ) -> list[Item]:
+        """The items that are there, in the order asked for; without `include_vectors` theirs are [0].
+
+        Raises:
+            InvalidRequest: the items are larger than a message may be.
+        """
+        read = partial(
+            self._index.get,
+            collection,
+            ids,
+            include_vectors=include_vectors,
+            max_reply_bytes=self._max_reply_bytes,
+        )
+        return await self._read(read, deadline)
 
     async def count(self, collection: str, deadline: float) -> int:
         """How many items the collection has."""
@@ -157,55 +185,54 @@ class Gallery:
 
         Raises:
             VectorMismatch: `fingerprint` isn't the collection's, or no loaded model makes its vectors.
-            InvalidRequest: no queries or too many, or too large a `k`.
+            InvalidRequest: too large a `k`, more than `MAX_NEIGHBORS_PER_REQUEST`
+                neighbours, or neighbours larger than a message may be.
         """
-        self._check_count("queries", queries)
-        if k > self._max_top_k:
-            raise InvalidRequest(f"top_k is {k}; expected at most {self._max_top_k}")
+        self._check_neighbors(len(queries), k)
         spec = (await self.describe(collection, deadline)).spec
         _check_fingerprint(spec, fingerprint)
         sources = await self._resolve_ids(collection, queries, deadline)
         vectors, model = await self._vectors(spec, sources, deadline)
-        # A stored item finds itself first, so one more is looked for.
-        wanted = k + any(isinstance(query, StoredItem) for query in queries)
-        good = {i: vector for i, vector in enumerate(vectors) if not isinstance(vector, RequestError)}
-        found: dict[int, list[Neighbor] | RequestError] = {
-            i: vector for i, vector in enumerate(vectors) if isinstance(vector, RequestError)
-        }
-        try:
-            if good:
-                results = await self._search(collection, list(good.values()), wanted, deadline)
-                found.update(zip(good, results, strict=True))
-        except (InvalidRequest, VectorMismatch):
-            for i, vector in good.items():
-                try:
-                    found[i] = (await self._search(collection, [vector], wanted, deadline))[0]
-                except (InvalidRequest, VectorMismatch) as error:
-                    found[i] = error
-        answers: list[list[Neighbor] | RequestError] = []
-        for i, query in enumerate(queries):
-            answer = found[i]
-            if not isinstance(answer, RequestError):
-                own = query.id if isinstance(query, StoredItem) else None
-                answer = [neighbor for neighbor in answer if neighbor.id != own][:k]
-            answers.append(answer)
+        own_ids = [query.id if isinstance(query, StoredItem) else None for query in queries]
+        started = time.perf_counter()
+        answers = await self._read(lambda: self._find(spec, vectors, own_ids, k), deadline)
+        self._metrics.search.observe(time.perf_counter() - started)
+        _log_errors("queries_failed", collection, answers)
         return answers, model
 
-    async def _search(
-        self, collection: str, vectors: list[Vector], k: int, deadline: float
-    ) -> list[list[Neighbor]]:
-        started = time.perf_counter()
-        found = await self._read(lambda: self._index.search(collection, np.stack(vectors), k), deadline)
-        self._metrics.search.observe(time.perf_counter() - started)
-        return found
+    def _find(
+        self,
+        spec: CollectionSpec,
+        vectors: Sequence[Vector | RequestError],
+        own_ids: Sequence[str | None],
+        k: int,
+    ) -> list[list[Neighbor] | RequestError]:
+        checked = _checked(partial(check_query, spec), vectors)
+        good = [vector for vector in checked if not isinstance(vector, RequestError)]
+        if not good:
+            return [error for error in checked if isinstance(error, RequestError)]
+        found = iter(
+            self._index.search(
+                spec.name,
+                np.stack(good),
+                k,
+                excluded_ids=[
+                    own_id
+                    for own_id, vector in zip(own_ids, checked, strict=True)
+                    if not isinstance(vector, RequestError)
+                ],
+                max_reply_bytes=self._max_reply_bytes,
+            )
+        )
+        return [vector if isinstance(vector, RequestError) else next(found) for vector in checked]
 
     async def _resolve_ids(
         self, collection: str, queries: Sequence[Query], deadline: float
     ) -> list[ImageSource | Vector | RequestError]:
         ids = [query.id for query in queries if isinstance(query, StoredItem)]
-        stored = {item.id: item.vector for item in await self.get(collection, ids, deadline)} if ids else {}
+        stored = await self._read(lambda: self._index.vectors(collection, ids), deadline) if ids else {}
         return [
-            stored.get(query.id, ItemNotFound(f"no item {query.id!r} in collection {collection!r}"))
+            stored.get(query.id, ItemNotFound(f"no item {shorten(query.id)} in collection {collection}"))
             if isinstance(query, StoredItem)
             else query
             for query in queries
@@ -214,14 +241,12 @@ class Gallery:
     async def _vectors(
         self, spec: CollectionSpec, sources: Sequence[ImageSource | Vector | RequestError], deadline: float
     ) -> tuple[list[Vector | RequestError], Model | None]:
-        """Images embedded, vectors checked; errors stay where they are."""
+        """Images embedded; vectors and errors stay as they are."""
         vectors: dict[int, Vector | RequestError] = {}
         images: dict[int, ImageSource] = {}
         for i, source in enumerate(sources):
-            if isinstance(source, RequestError):
+            if isinstance(source, RequestError | np.ndarray):
                 vectors[i] = source
-            elif isinstance(source, np.ndarray):
-                vectors[i] = _checked(spec, source)
             else:
                 images[i] = source
         model = self._model_for_images(spec) if images else None
@@ -234,52 +259,97 @@ class Gallery:
     def _model_for_images(self, spec: CollectionSpec) -> Model:
         model = self.model_of(spec)
         if model is None:
-            loaded = ", ".join(
+            models = self._repository.models
+            loaded = [
                 f"{model.manifest.name} (version {model.manifest.version}, fingerprint {model.fingerprint})"
-                for model in self._repository.models
-            )
+                for model in models[:_LISTED_MODELS]
+            ]
+            if len(models) > _LISTED_MODELS:
+                loaded.append(f"and {len(models) - _LISTED_MODELS} more")
             raise VectorMismatch(
-                f"collection {spec.name!r} takes vectors of fingerprint {spec.fingerprint or '(none)'!r}, "
-                f"and no loaded model makes these from images; the models there are: {loaded or 'none'}"
+                f"collection {spec.name} takes vectors of fingerprint "
+                f"{shorten(spec.fingerprint) if spec.fingerprint else '(none)'}, and no "
+                f"loaded model makes these from images; the models there are: {', '.join(loaded) or 'none'}"
             )
         return model
 
-    def _check_count(self, what: str, values: Sequence[object]) -> None:
-        if not 1 <= len(values) <= self._max_items:
-            raise InvalidRequest(f"the request has {len(values)} {what}; expected 1 to {self._max_items}")
+    def _check_neighbors(self, queries: int, k: int) -> None:
+        if k > self._max_top_k:
+            raise InvalidRequest(f"top_k is {k}; expected at most {self._max_top_k}")
+        if queries * k > MAX_NEIGHBORS_PER_REQUEST:
+            raise InvalidRequest(
+                f"{queries} queries × top_k {k} are {queries * k:,} neighbours; expected at most "
+                f"{MAX_NEIGHBORS_PER_REQUEST:,} in one request: send fewer queries at a time, or ask for "
+                "fewer neighbours"
+            )
 
     async def _read(self, call: Callable[[], T], deadline: float) -> T:
-        return await _in_time(self._readers.run(call), deadline)
+        return await _in_time(
+            self._readers.run(call), deadline, "the deadline passed before the index had answered"
+        )
 
     async def _write(self, call: Callable[[], T], deadline: float) -> T:
-        return await _in_time(self._writer.run(call), deadline)
+        clock = asyncio.get_running_loop().time
 
-    def close(self) -> None:
-        """End the threads, then close the index."""
-        self._readers.close()
-        self._writer.close()
+        def write() -> T:
+            # In the thread: there the write begins, perhaps long after it was asked for.
+            if clock() >= deadline:
+                raise DeadlineExpired("the deadline passed before the write began; nothing was written")
+            return call()
+
+        return await _in_time(
+            self._writer.run(write),
+            deadline,
+            "the deadline passed before the write was acknowledged; it may be done all the same",
+        )
+
+    def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> bool:
+        """End the threads, then close the index; whether all ended within the time.
+
+        An index in the middle of a write that hangs is left as it is: it survives the process's death.
+        """
+        readers_ended = self._readers.close(timeout_s)
+        if not self._writer.close(timeout_s):
+            return False
         self._index.close()
+        return readers_ended
 
 
-def _checked(spec: CollectionSpec, vector: Vector) -> Vector | VectorMismatch:
-    if len(vector) == spec.dimension:
-        return vector
-    return VectorMismatch(
-        f"the vector has {len(vector)} dimensions; collection {spec.name!r} has {spec.dimension}"
-    )
+def _checked(check: Callable[[T], None], values: Sequence[T | RequestError]) -> list[T | RequestError]:
+    """The values, with its error in the place of each that fails the check."""
+    checked: list[T | RequestError] = []
+    for value in values:
+        try:
+            if not isinstance(value, RequestError):
+                check(value)
+            checked.append(value)
+        except (InvalidRequest, VectorMismatch) as error:
+            checked.append(error)
+    return checked
+
+
+def _log_errors(event: str, collection: str, results: Sequence[object]) -> None:
+    """One line for all that failed for another reason than their image."""
+    errors = [
+        result
+        for result in results
+        if isinstance(result, RequestError) and not isinstance(result, _IMAGE_ERRORS)
+    ]
+    if errors:
+        log.warning(event, collection=collection, count=len(errors), first_error=str(errors[0]))
 
 
 def _check_fingerprint(spec: CollectionSpec, fingerprint: str) -> None:
     if fingerprint and spec.fingerprint and fingerprint != spec.fingerprint:
         raise VectorMismatch(
-            f"the vectors' fingerprint is {fingerprint!r}; "
-            f"collection {spec.name!r} takes {spec.fingerprint!r}"
+            f"the vectors' fingerprint is {shorten(fingerprint)}; "
+            f"collection {spec.name} takes {shorten(spec.fingerprint)}"
         )
 
 
-async def _in_time(work: Awaitable[T], deadline: float) -> T:
+async def _in_time(work: Awaitable[T], deadline: float, message: str) -> T:
     try:
         async with asyncio.timeout_at(deadline):
             return await work
     except TimeoutError:
-        raise DeadlineExpired("the deadline passed before the index had answered") from None
+        raise DeadlineExpired(message) from None

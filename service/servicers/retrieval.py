@@ -9,11 +9,13 @@ from fovea.v1 import model_pb2, retrieval_pb2_grpc
 from fovea.v1 import retrieval_pb2 as pb
 
 from service.config import Config
-from service.errors import InvalidRequest, RequestError
+from service.errors import InvalidRequest, RequestError, shorten
 from service.gallery import Gallery, NewItem, Query, StoredItem
 from service.repository import Model
+from service.retrieval.checks import MAX_ID_BYTES
 from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Metric, Neighbor
-from service.servicers.messages import deadline_of, image_source, name_model, status
+from service.retrieval.replies import check_reply_size
+from service.servicers.messages import check_count, deadline_of, image_source, name_model, status
 
 _DEFAULT_TOP_K = 10
 _METRICS = {
@@ -74,6 +76,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Upsert(self, request: pb.UpsertRequest, context: _Context) -> pb.UpsertResponse:
         """Write items."""
+        check_count("items", request.items, self._config)
         errors, model = await self._gallery.upsert(
             request.collection,
             [_new_item(item) for item in request.items],
@@ -81,7 +84,8 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             deadline_of(context, self._config),
         )
         results = [
-            pb.UpsertResult(id=item.id, error=status(error) if error else None)
+            # An id too long to be stored isn't sent back whole.
+            pb.UpsertResult(id=item.id[:MAX_ID_BYTES], error=status(error) if error else None)
             for item, error in zip(request.items, errors, strict=True)
         ]
         return pb.UpsertResponse(results=results, model=_model(model))
@@ -89,6 +93,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def Delete(self, request: pb.DeleteRequest, context: _Context) -> pb.DeleteResponse:
         """Remove items by id."""
         deadline = deadline_of(context, self._config)
+        check_count("ids", request.ids, self._config)
         return pb.DeleteResponse(
             deleted=await self._gallery.delete(request.collection, list(request.ids), deadline)
         )
@@ -96,8 +101,11 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def Get(self, request: pb.GetRequest, context: _Context) -> pb.GetResponse:
         """Read items by id."""
         deadline = deadline_of(context, self._config)
-        items = await self._gallery.get(request.collection, list(request.ids), deadline)
-        return pb.GetResponse(
+        check_count("ids", request.ids, self._config)
+        items = await self._gallery.get(
+            request.collection, list(request.ids), deadline, include_vectors=request.include_vectors
+        )
+        response = pb.GetResponse(
             items=[
                 pb.Item(
                     id=item.id,
@@ -107,6 +115,8 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
                 for item in items
             ]
         )
+        check_reply_size(response.ByteSize(), self._config.max_message_bytes, "ask for fewer ids")
+        return response
 
     async def Count(self, request: pb.CountRequest, context: _Context) -> pb.CountResponse:
         """How many items there are."""
@@ -115,6 +125,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Search(self, request: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
         """Find the nearest."""
+        check_count("queries", request.queries, self._config)
         answers, model = await self._gallery.search(
             request.collection,
             [_query(query) for query in request.queries],
@@ -122,7 +133,14 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             request.fingerprint,
             deadline_of(context, self._config),
         )
-        return pb.SearchResponse(results=[_result(answer) for answer in answers], model=_model(model))
+        response = pb.SearchResponse(results=[_result(answer) for answer in answers], model=_model(model))
+        # Exact: the gallery's own check, before any of this is made, goes by what is stored.
+        check_reply_size(
+            response.ByteSize(),
+            self._config.max_message_bytes,
+            "ask for fewer neighbours, or send fewer queries at a time",
+        )
+        return response
 
     def _collection(self, info: CollectionInfo) -> pb.Collection:
         return pb.Collection(
@@ -140,8 +158,12 @@ def _model(model: Model | None) -> model_pb2.ModelVersion | None:
 
 
 def _new_item(item: pb.UpsertItem) -> NewItem:
+    try:
+        attributes = _from_proto(item.attributes)
+    except InvalidRequest as error:  # this item's, not its neighbours'
+        return NewItem(item.id, error, {})
     source = image_source(item.image) if item.WhichOneof("source") != "vector" else _vector(item.vector)
-    return NewItem(item.id, source, _from_proto(item.attributes))
+    return NewItem(item.id, source, attributes)
 
 
 def _query(query: pb.SearchQuery) -> Query:
@@ -173,7 +195,9 @@ def _from_proto(attributes: Mapping[str, pb.AttributeValue]) -> dict[str, Attrib
     for name, value in attributes.items():
         kind = value.WhichOneof("kind")
         if kind is None:
-            raise InvalidRequest(f"attribute {name!r} has no value; expected a string, int, double or bool")
+            raise InvalidRequest(
+                f"attribute {shorten(name)} has no value; expected a string, int, double or bool"
+            )
         values[name] = getattr(value, kind)
     return values
 
