@@ -1,13 +1,13 @@
 """How the client commands reach the server: their common options, and what a person reads on failure."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import click
-from fovea import Client, FoveaError, Unavailable
-from fovea._channel import DEFAULT_TARGET
+from fovea import DEFAULT_TARGET, Client, FoveaError, Unavailable
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -17,11 +17,18 @@ collection_option = click.option(
 )
 
 
+def _not_nan(_: click.Context, __: click.Parameter, seconds: float) -> float:
+    if math.isnan(seconds):  # which is inside every range, as Click compares
+        raise click.BadParameter("nan is not a number of seconds")
+    return seconds
+
+
 def server_options(function: F) -> F:
     """--address and --timeout-s."""
     timeout = click.option(
         "--timeout-s",
         type=click.FloatRange(0, min_open=True),
+        callback=_not_nan,
         default=30.0,
         show_default=True,
         metavar="SECONDS",

@@ -24,7 +24,8 @@ from service.cli.connection import (
 )
 from service.cli.output import print_json, print_table
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+# The same that training reads from a folder; a test compares them.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _IMAGES_PER_REQUEST = 16
 # The server embeds one request's images while the next one's files are read and sent.
 _REQUESTS_IN_FLIGHT = 3
@@ -51,7 +52,7 @@ def add(folder: Path, collection: str, model: str | None, address: str, timeout_
     """
     files = sorted(_image_files(folder))
     if not files:
-        suffixes = " ".join(sorted(_SUFFIXES))
+        suffixes = " ".join(sorted(SUFFIXES))
         raise click.ClickException(f"no image files under {folder}; looked for {suffixes}")
     failures: list[UpsertResult] = []
     with connected(address, timeout_s) as client:
@@ -63,7 +64,7 @@ def add(folder: Path, collection: str, model: str | None, address: str, timeout_
                 progress.advance(task, len(results))
         stored = client.count(collection)
     if failures:
-        click.echo(f"{len(failures)} of {len(files)} files can't be used:", err=True)
+        click.echo(f"{len(failures)} of {len(files)} files weren't indexed:", err=True)
     for failure in failures:
         if failure.error is not None:
             report(failure.id, failure.error)
@@ -124,7 +125,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
-            if path.suffix.lower() in _SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield path
 
 

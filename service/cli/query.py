@@ -162,9 +162,9 @@ def search(
     address: str,
     timeout_s: float,
 ) -> None:
-    """Find the indexed images most like PHOTO.
+    """Find indexed images like PHOTO.
 
-    Nearest first. Index a folder before: fovea index add FOLDER.
+    The nearest first. Index a folder before: fovea index add FOLDER.
     """
     if (photo is None) == (item_id is None):
         raise click.UsageError("give either a photo or --id")

@@ -1,4 +1,4 @@
-"""The client as its users install it: into an environment with nothing else."""
+"""The wheels as users install them: the client with nothing else, then the commands without a server."""
 
 import json
 import os
@@ -7,9 +7,11 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.client.pictures import file_bytes, of_class
 from tests.servers import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -51,29 +53,80 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The client's wheel, built from a copy, so that the checkout stays clean."""
-    folder = tmp_path_factory.mktemp("wheel")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both distributions' wheels, built from a copy, so that the checkout stays clean."""
+    folder = tmp_path_factory.mktemp("wheels")
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT / "client", folder / "client", ignore=ignored)
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, folder / "client")
-    (built,) = folder.glob("*.whl")
-    return built
+    for name in ("client", "service", "training"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, folder / "client", folder)
+    return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
 
 
-def test_needs_only_grpcio_protobuf_and_numpy(wheel: Path, server: ServerProcess, tmp_path: Path) -> None:
-    python = tmp_path / "venv" / "bin" / "python"
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
-    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
-    (tmp_path / "program.py").write_text(PROGRAM)
-    seen = json.loads(run(python, "-I", "-W", "error", tmp_path / "program.py", server.address))
+@pytest.fixture(scope="module")
+def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment's folder of programs; the client is installed there."""
+    folder = tmp_path_factory.mktemp("bare")
+    run(sys.executable, "-m", "venv", folder)
+    programs = folder / "bin"
+    install(programs, wheels["fovea_client"])
+    return programs
+
+
+@pytest.fixture(scope="module")
+def seen(environment: Path, server: ServerProcess) -> dict[str, Any]:
+    """What the program saw there, before anything else came in."""
+    program = environment / "program.py"
+    program.write_text(PROGRAM)
+    found: dict[str, Any] = json.loads(
+        run(environment / "python", "-I", "-W", "error", program, server.address)
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def programs(environment: Path, wheels: dict[str, Path], seen: dict[str, Any]) -> Path:
+    """The same environment with the application too, without any extra."""
+    install(environment, wheels["fovea_serving"])
+    return environment
+
+
+def install(programs: Path, wheel: Path) -> None:
+    run(programs / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
+
+
+def test_needs_only_grpcio_protobuf_and_numpy(environment: Path, seen: dict[str, Any]) -> None:
     assert seen["label"] == "blue"
-    assert seen["file"].startswith(str(tmp_path))
+    assert seen["file"].startswith(str(environment.parent))
     assert set(seen["installed"]) <= INSTALLED
     assert set(seen["imported"]) <= IMPORTED
 
 
-def test_the_wheel_is_typed_and_whole(wheel: Path) -> None:
+def test_the_commands_ask_a_server_without_the_libraries_of_one(
+    programs: Path, server: ServerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "green.png").write_bytes(file_bytes(of_class(1)))
+    assert run(programs / "fovea", "--version").startswith("fovea, version ")
+    classify = (programs / "fovea", "classify", tmp_path / "green.png", "--top-k", "1")
+    assert run(*classify, "--address", server.address).splitlines()[1].split() == ["100.0%", "green"]
+
+
+@pytest.mark.parametrize("options", [(), ("--model-repository", ".", "--port", "0")])
+def test_a_server_without_its_libraries_names_what_brings_them(
+    programs: Path, options: tuple[str, ...]
+) -> None:
+    done = subprocess.run([programs / "fovea", "serve", *options], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: the server needs ")
+    assert line.endswith("which isn't installed; pip install 'fovea-serving[serve]' brings it")
+
+
+def test_the_clients_wheel_is_typed_and_whole(wheels: dict[str, Path]) -> None:
+    wheel = wheels["fovea_client"]
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "fovea/py.typed" in names
     client = ROOT / "client"
@@ -83,3 +136,10 @@ def test_the_wheel_is_typed_and_whole(wheel: Path) -> None:
         "fovea",
         f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info",
     }
+
+
+def test_both_wheels_bring_the_licence(wheels: dict[str, Path]) -> None:
+    for wheel in wheels.values():
+        content = zipfile.ZipFile(wheel)
+        (name,) = [name for name in content.namelist() if name.endswith("licenses/LICENSE")]
+        assert content.read(name) == (ROOT / "LICENSE").read_bytes()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import training.image_files
+from service.cli.index import SUFFIXES
 from tests.client.pictures import BROKEN, file_bytes, of_class
 from tests.packages import LABELS
 from tests.service.cli.conftest import Fovea
@@ -66,7 +68,7 @@ def test_broken_files_are_listed_at_the_end(fovea_command: Fovea, album: Path) -
     assert "indexed 60 images of album" in added.stdout
     assert "next: fovea search album/Top.PNG" in added.stdout
     errors = added.stderr.splitlines()
-    assert "2 of 62 files can't be used:" in errors
+    assert "2 of 62 files weren't indexed:" in errors
     assert [line.partition(":")[0] for line in errors[-2:]] == ["blue/00.png", "red/empty.jpg"]
     top = fovea_command("search", "--id", "green/00.png", "--json", "--top-k", "60")
     (at_the_top,) = [line for line in map(json.loads, top.stdout.splitlines()) if line["id"] == "Top.PNG"]
@@ -76,7 +78,11 @@ def test_broken_files_are_listed_at_the_end(fovea_command: Fovea, album: Path) -
 def test_an_empty_folder_says_what_it_looked_for(fovea_command: Fovea, tmp_path: Path) -> None:
     done = fovea_command("index", "add", tmp_path)
     assert done.exit_code == 1
-    assert f"no image files under {tmp_path}; looked for .bmp .gif .jpeg" in done.stderr
+    assert f"no image files under {tmp_path}; looked for .bmp .gif .jfif .jpe .jpeg" in done.stderr
+
+
+def test_what_training_reads_is_what_is_indexed() -> None:
+    assert SUFFIXES == training.image_files.SUFFIXES
 
 
 def test_another_model_is_refused(fovea_command: Fovea, album: Path) -> None:

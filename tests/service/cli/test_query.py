@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from service.cli import index, main
 from tests.client.pictures import expected_embedding, of_class
 from tests.servers import ServerProcess
 from tests.service.cli.conftest import Fovea
@@ -113,6 +115,25 @@ def test_nobody_there_is_one_line(fovea_command: Fovea, pictures: Path, command:
     assert done.stderr == ("Error: no Fovea server answers at 127.0.0.1:1; start one with `fovea serve`\n")
 
 
+@pytest.mark.parametrize("timeout", ["nan", "0", "-1", "-inf", "soon"])
+def test_what_is_no_time_is_refused(fovea_command: Fovea, timeout: str) -> None:
+    done = fovea_command("models", "--timeout-s", timeout)
+    assert done.exit_code == 2
+    assert "Invalid value for '--timeout-s'" in done.stderr
+
+
+@pytest.mark.parametrize("timeout", ["inf", "1e12"])
+def test_there_may_be_all_the_time_in_the_world(fovea_command: Fovea, timeout: str) -> None:
+    assert fovea_command("models", "--timeout-s", timeout).exit_code == 0
+
+
+def test_no_command_is_described_half() -> None:
+    for group, name in ((main, "fovea"), (index.index, "fovea index")):
+        help_text = CliRunner().invoke(group, ["--help"], prog_name=name, terminal_width=80).stdout
+        assert "..." not in help_text.partition("Commands:")[2]
+        assert help_text.endswith(".\n")
+
+
 def test_the_command_itself(pictures: Path, server: ServerProcess) -> None:
     """A process of its own, warnings as errors: nothing but the answer, and no model runtime loaded."""
     address = server.address
@@ -134,5 +155,5 @@ def test_the_command_itself(pictures: Path, server: ServerProcess) -> None:
     assert done.stdout == "red.png\n  100.0%  red\n"
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "fovea" in imported
-    assert not imported & {"onnxruntime", "faiss", "torch", "PIL"}
+    assert not imported & {"onnxruntime", "faiss", "torch", "PIL", "structlog", "prometheus_client"}
     assert "Traceback" not in done.stderr
