@@ -74,8 +74,10 @@ proto-check: $(PROTO_TOOLS)  ## fail when client/fovea/v1 is not what protos/ ge
 	else echo "client/fovea/v1 is stale or edited; run 'make proto' and commit what changes."; exit 1; fi
 
 proto-breaking: $(DEV)  ## fail when protos/ breaks callers of the last tagged release
-	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) || \
-	  { echo "No tag v* yet: there is no released contract to break."; exit 0; }; \
+	@tags=$$(git tag --list 'v*' --merged HEAD) || \
+	  { echo "git can't tell which releases there are, so nothing was compared."; exit 1; }; \
+	[ -n "$$tags" ] || { echo "No tag v* yet: there is no released contract to break."; exit 0; }; \
+	tag=$$(git describe --tags --abbrev=0 --match 'v*') && \
 	released=$$(mktemp -d) && trap 'rm -rf "$$released"' EXIT && \
 	git archive --output="$$released/protos.tar" "$$tag" protos && \
 	tar -xf "$$released/protos.tar" -C "$$released" && \
