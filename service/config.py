@@ -145,7 +145,7 @@ class Config:
     search_threads: int = _setting(
         0, _RETRIEVAL, "Threads that search; 0: the cores this process may use.", low=0, high=1024
     )
-    max_top_k: int = _setting(1000, _RETRIEVAL, "Most neighbours of one query.", low=1, high=100_000)
+    max_top_k: int = _setting(1000, _RETRIEVAL, "Most neighbours of one query.", low=1, high=10_000)
 
     lame_duck_s: float = _setting(
         2.5,

@@ -92,17 +92,17 @@ class Server:
             StartError: a port can't be listened on, or a model can't be loaded.
         """
         self._listen_to_signals()
-        ended = True
+        drained = True
         try:
             await self._start()
             try:
                 await self._unless(self._stopping, self._load())
                 await self._serve()
             finally:
-                ended = await self._drain()
+                drained = await self._drain()
         finally:
-            self._gallery.close()
-        return ended
+            written = self._gallery.close()
+        return drained and written
 
     # Start.
 

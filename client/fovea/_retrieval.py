@@ -18,6 +18,8 @@ METRICS = {
     "inner_product": retrieval_pb2.METRIC_INNER_PRODUCT,
     "l2": retrieval_pb2.METRIC_L2,
 }
+# The server's limit on queries × top_k; a batch of queries is split to stay below it.
+_MAX_NEIGHBORS = 10_000
 _METRIC_NAMES = {value: name for name, value in METRICS.items()}
 
 
@@ -54,9 +56,9 @@ class Search(Operation[Query, list[Neighbor]]):
     """RetrievalService.Search."""
 
     def __init__(self, limits: Limits, collection: str, top_k: int, fingerprint: str) -> None:
-        super().__init__(limits)
-        self._collection = collection
         self._top_k = at_least_one("top_k", top_k)
+        super().__init__(limits.at_most(max(1, _MAX_NEIGHBORS // top_k)))
+        self._collection = collection
         self._fingerprint = fingerprint
 
     def message(self, source: Query) -> retrieval_pb2.SearchQuery:

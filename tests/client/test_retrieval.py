@@ -48,6 +48,14 @@ def test_search_by_image_vector_and_id_agree(client: Client, collection: str) ->
         client.search(collection, id="missing")
 
 
+def test_a_batch_for_many_neighbours_is_split_below_the_servers_limit(
+    client: Client, collection: str
+) -> None:
+    found = client.search_batch(collection, [Query(id="r")] * 25, top_k=1000)  # 25,000 of 10,000
+    assert len(found) == 25
+    assert all(isinstance(each, list) for each in found), found[0]
+
+
 def test_search_batch_fails_query_by_query(client: Client, collection: str) -> None:
     queries = [Query(image=of_class(2)), Query(image=BROKEN), Query(id="missing"), Query(id="r")]
     first, second, third, fourth = client.search_batch(collection, queries, top_k=1)

@@ -130,7 +130,8 @@ class RetrievalServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Reads items by id; unknown ids are missing in the reply.
+        """Reads items by id; unknown ids are missing in the reply. INVALID_ARGUMENT
+        where the reply would be larger than the server's message cap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +146,8 @@ class RetrievalServiceServicer(object):
 
     def Search(self, request, context):
         """The nearest items to each query: an image, a vector, or a stored item's id.
+        INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
+        reply would be larger than the server's message cap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

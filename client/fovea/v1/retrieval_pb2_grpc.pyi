@@ -63,7 +63,9 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.GetRequest,
         fovea.v1.retrieval_pb2.GetResponse,
     ]
-    """Reads items by id; unknown ids are missing in the reply."""
+    """Reads items by id; unknown ids are missing in the reply. INVALID_ARGUMENT
+    where the reply would be larger than the server's message cap.
+    """
 
     Count: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.CountRequest,
@@ -75,7 +77,10 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.SearchRequest,
         fovea.v1.retrieval_pb2.SearchResponse,
     ]
-    """The nearest items to each query: an image, a vector, or a stored item's id."""
+    """The nearest items to each query: an image, a vector, or a stored item's id.
+    INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
+    reply would be larger than the server's message cap.
+    """
 
 class RetrievalServiceAsyncStub:
     """Which of my images look like this one?"""
@@ -122,7 +127,9 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.GetRequest,
         fovea.v1.retrieval_pb2.GetResponse,
     ]
-    """Reads items by id; unknown ids are missing in the reply."""
+    """Reads items by id; unknown ids are missing in the reply. INVALID_ARGUMENT
+    where the reply would be larger than the server's message cap.
+    """
 
     Count: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.CountRequest,
@@ -134,7 +141,10 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.SearchRequest,
         fovea.v1.retrieval_pb2.SearchResponse,
     ]
-    """The nearest items to each query: an image, a vector, or a stored item's id."""
+    """The nearest items to each query: an image, a vector, or a stored item's id.
+    INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
+    reply would be larger than the server's message cap.
+    """
 
 class RetrievalServiceServicer(metaclass=abc.ABCMeta):
     """Which of my images look like this one?"""
@@ -195,7 +205,9 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         request: fovea.v1.retrieval_pb2.GetRequest,
         context: _ServicerContext,
     ) -> typing.Union[fovea.v1.retrieval_pb2.GetResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.GetResponse]]:
-        """Reads items by id; unknown ids are missing in the reply."""
+        """Reads items by id; unknown ids are missing in the reply. INVALID_ARGUMENT
+        where the reply would be larger than the server's message cap.
+        """
 
     @abc.abstractmethod
     def Count(
@@ -211,6 +223,9 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         request: fovea.v1.retrieval_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> typing.Union[fovea.v1.retrieval_pb2.SearchResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.SearchResponse]]:
-        """The nearest items to each query: an image, a vector, or a stored item's id."""
+        """The nearest items to each query: an image, a vector, or a stored item's id.
+        INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
+        reply would be larger than the server's message cap.
+        """
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
