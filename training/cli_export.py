@@ -2,19 +2,18 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from service.preprocess import INTERPOLATIONS, Preprocessing
 from training.cli_options import channels, told
 from training.errors import SettingError
-from training.export import Exported
-from training.models import architecture
-from training.package import MAX_VERSION
-from training.run_export import export_run, newest_run
+from training.publish import MAX_VERSION
 from training.splits import IMAGENET_MEAN, IMAGENET_STD
-from training.weights_export import export_weights, read_labels
+
+if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn't
+    from training.export import Exported
 
 _OF_WEIGHTS = ("arch", "labels", "input_size", "resize_size", "interpolation", "mean", "std", "training_data")
 _OF_RUNS = ("run", "checkpoint")
@@ -97,7 +96,6 @@ def export_command(**options: Any) -> None:
         --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     repository: Path = options["model_repository"]
-    click.echo("exporting, and comparing ONNX Runtime with PyTorch …")
     exported = _export(repository, options)
     click.echo(
         f"{exported.agreement}\n"
@@ -106,7 +104,10 @@ def export_command(**options: Any) -> None:
     )
 
 
-def _export(repository: Path, options: dict[str, Any]) -> Exported:
+def _export(repository: Path, options: dict[str, Any]) -> "Exported":
+    from training.run_export import export_run, newest_run
+    from training.weights_export import export_weights, read_labels
+
     common: dict[str, Any] = {
         "repository": repository,
         **{name: options[name] for name in ("name", "version", "licence", "images")},
@@ -114,11 +115,12 @@ def _export(repository: Path, options: dict[str, Any]) -> Exported:
     if options["weights"] is None:
         _refuse(options, _OF_WEIGHTS, "is for --weights, not for a run")
         run = options["run"] or newest_run(Path("runs"))
-        return export_run(run, checkpoint=options["checkpoint"] or "best", **common)
+        return export_run(run, checkpoint=options["checkpoint"] or "best", say=click.echo, **common)
     _refuse(options, _OF_RUNS, "is for runs, not for --weights")
     for name in ("arch", "labels"):
         if options[name] is None:
             raise SettingError(f"--weights needs --{name} too")
+    click.echo(f"exporting {options['weights']} as {options['arch']}")
     return export_weights(
         options["weights"],
         arch=options["arch"],
@@ -132,6 +134,8 @@ def _export(repository: Path, options: dict[str, Any]) -> Exported:
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:
+    from training.models import architecture
+
     design = architecture(options["arch"])
     size = options["input_size"] or design.input_size
     try:

@@ -9,8 +9,6 @@ import click
 
 from service.preprocess import INTERPOLATIONS
 from training.cli_options import channels, told
-from training.options import FitOptions
-from training.train import fit
 from training.transforms import CROPS
 
 
@@ -107,6 +105,9 @@ def fit_command(**options: Any) -> None:
     Leaves a folder with config.toml, metrics.jsonl (a line an epoch), checkpoints/best.pt and last.pt, and
     summary.json.
     """
+    from training.options import FitOptions
+    from training.train import fit
+
     summary = fit(FitOptions(**options, command=_command_line()), click.echo)
     click.echo(
         f"best val accuracy {summary.val_accuracy:.2%} (epoch {summary.best_epoch} of {summary.epochs})\n"

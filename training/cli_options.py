@@ -3,17 +3,23 @@
 import math
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from training.errors import TrainingError
 
+# What the extra `train` installs, by the names that are imported.
+_EXTRA = ("torch", "onnx", "onnxscript", "sklearn")
+
 
 def channels(
     _context: click.Context, option: click.Parameter, value: str | None
 ) -> tuple[float, float, float] | None:
-    """Three finite numbers with commas between them, one an RGB channel; above 0 for --std.
+    """Three numbers with commas between them, one an RGB channel, of pixels from 0 to 1.
+
+    A mean is from 0 to 1, a standard deviation above 0 and at most 1.
 
     Raises:
         click.BadParameter: they aren't that.
@@ -26,21 +32,49 @@ def channels(
         raise click.BadParameter(
             f"{value!r}; expected three numbers with commas between them, such as 0.485,0.456,0.406"
         ) from None
-    if not all(math.isfinite(channel) for channel in (red, green, blue)):
+    numbers = (red, green, blue)
+    if not all(math.isfinite(channel) for channel in numbers):
         raise click.BadParameter(f"{value!r}; expected finite numbers")
-    if option.name == "std" and min(red, green, blue) <= 0:
+    if option.name == "std" and min(numbers) <= 0:
         raise click.BadParameter(f"{value!r}; expected numbers above 0")
-    return red, green, blue
+    if min(numbers) < 0 or max(numbers) > 1:
+        hint = "; divide by 255" if max(numbers) > 1 else ""
+        raise click.BadParameter(f"{value!r}; expected numbers of pixels from 0 to 1{hint}")
+    return numbers
 
 
 def told(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns training's own errors into one message and exit status 1."""
+    """Turns training's own errors, and what isn't installed, into one message and exit status 1.
+
+    The command imports what needs PyTorch inside, so that its --help needs nothing.
+    """
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        for name, value in kwargs.items():
+            _check_text(name, value)
         try:
             command(*args, **kwargs)
         except TrainingError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").split(".")[0]
+            if missing not in _EXTRA:
+                raise
+            raise click.ClickException(
+                f"{missing} isn't installed; fovea-train needs the extra 'train': "
+                "pip install 'fovea-serving[train]'"
+            ) from error
 
     return wrapped
+
+
+def _check_text(name: str, value: object) -> None:
+    """File names of other encodings could neither be printed nor recorded."""
+    if not isinstance(value, str | Path):
+        return
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        option = f"--{name.replace('_', '-')}"
+        raise click.ClickException(f"{option} is {str(value)!a}; expected UTF-8, so rename it") from None

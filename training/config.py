@@ -156,6 +156,8 @@ def _toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str):
+        # A file name that isn't UTF-8, which only the command line may hold, is shown by its escapes.
+        text = value.encode("utf-8", "backslashreplace").decode()
         # JSON's escapes are TOML's, but for delete, which TOML wants escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

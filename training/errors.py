@@ -7,9 +7,10 @@ TrainingError
 ├── SettingError           an option's value, or two options together, can't be used
 ├── WeightsError           a file of weights is unreadable or belongs to another network
 ├── TrainingDiverged       the loss is no longer a number
-├── RunError               a run's folder is missing or incomplete
+├── RunError               a run's folder is missing, incomplete or can't be written to
 └── ExportError            no package was published
-    └── ParityError        ONNX Runtime doesn't agree with PyTorch
+    ├── ParityError        ONNX Runtime doesn't agree with PyTorch
+    └── VersionTaken       that version is published already
 """
 
 
@@ -42,7 +43,7 @@ class TrainingDiverged(TrainingError):
 
 
 class RunError(TrainingError):
-    """A run's folder is missing or incomplete."""
+    """A run's folder is missing or incomplete, or can't be written to."""
 
 
 class ExportError(TrainingError):
@@ -51,3 +52,7 @@ class ExportError(TrainingError):
 
 class ParityError(ExportError):
     """The exported graph doesn't compute what the network computes."""
+
+
+class VersionTaken(ExportError):
+    """That version of the model is published already."""

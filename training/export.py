@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.preprocess import Preprocessing
-from training import package
+from training import package, publish
 from training.config import Channels
-from training.errors import ExportError
+from training.errors import ExportError, VersionTaken
 from training.graph import Served, write_graph
 from training.models import Classifier
 from training.normalization import Normalization
@@ -64,9 +65,10 @@ def export_package(
 
     Raises:
         ParityError: ONNX Runtime and PyTorch disagree; has the numbers.
-        ExportError: the version is there already, or something can't be written or exported.
+        VersionTaken: the version asked for is there already.
+        ExportError: something can't be written or exported.
     """
-    package.check_name(name)
+    publish.check_name(name)
     if len(labels) != model.fc.out_features:
         raise ExportError(
             f"there are {len(labels)} labels for {model.fc.out_features} logits; expected one each"
@@ -78,25 +80,33 @@ def export_package(
         raise ExportError(
             f"the images to compare on have shape {images.shape}; expected (1 or more, {height}, {width}, 3)"
         )
-    version = version or package.next_version(repository, name)
     model = copy.deepcopy(model).cpu().eval()
     normalization = Normalization(mean, std)
-    manifest = package.facts(
-        model,
-        name=name,
-        version=version,
-        architecture=architecture,
-        preprocessing=preprocessing,
-        mean=mean,
-        std=std,
-        labels=labels,
-        provenance=provenance or Provenance(),
-    )
-    with package.staged(repository, name, version) as folder:
-        file = folder / "model.onnx"
-        write_graph(Served(model, normalization).eval(), height, width, manifest, file)
-        agreement = compare(model, normalization, file, images)
-        agreement.check()
-        manifest["variants"] = [package.variant(file, "fp32", "any", agreement)]
-        package.write_manifest(folder, manifest)
-    return Exported(repository / name / str(version), agreement)
+
+    def published(version: int) -> Exported:
+        manifest = package.facts(
+            model,
+            name=name,
+            version=version,
+            architecture=architecture,
+            preprocessing=preprocessing,
+            mean=mean,
+            std=std,
+            labels=labels,
+            provenance=provenance or Provenance(),
+        )
+        with publish.staged(repository, name, version) as folder:
+            file = folder / "model.onnx"
+            write_graph(Served(model, normalization).eval(), height, width, manifest, file)
+            agreement = compare(model, normalization, file, images)
+            agreement.check()
+            manifest["variants"] = [package.variant(file, "fp32", "any", agreement)]
+            package.write_manifest(folder, manifest)
+        return Exported(repository / name / str(version), agreement)
+
+    if version is not None:
+        return published(version)
+    while True:
+        # Where another export publishes the same version meanwhile, this one is the next.
+        with suppress(VersionTaken):
+            return published(publish.next_version(repository, name))

@@ -95,6 +95,13 @@ def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked)
 
 def _find(root: Path) -> tuple[dict[str, Path], tuple[str, ...], _Parts, Counter[str]]:
     """The parts' folders, the classes, each part's files, and how many were passed over, by suffix."""
+    try:
+        str(root.resolve()).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the data folder's path is {str(root.resolve())!a}; expected UTF-8, so that the run can record "
+            "it: rename it"
+        ) from None
     if not root.is_dir():
         raise DataError(
             f"data is {str(root)!r}; expected 'digits' or an existing folder with a folder for each class"

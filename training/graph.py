@@ -55,6 +55,8 @@ def write_graph(served: Served, height: int, width: int, facts: Mapping[str, Any
 
     Raises:
         ExportError: PyTorch can't export the network.
+        OSError: the file can't be written.
+        ImportError: a package that the exporter needs isn't installed.
     """
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     try:
@@ -71,6 +73,8 @@ def write_graph(served: Served, height: int, width: int, facts: Mapping[str, Any
                 opset_version=_OPSET,
                 verbose=False,
             )
+    except (OSError, ImportError):  # a full disk, or a package that isn't installed: told by the callers
+        raise
     except Exception as error:  # the exporter raises many kinds
         raise ExportError(
             f"PyTorch can't export {type(served.model).__name__} to ONNX: {_first_line(error)}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def export_run(
     version: int | None = None,
     licence: str = "",
     images: Path | None = None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Exported:
     """Publish a checkpoint of a run of `fovea-train fit`.
 
@@ -37,6 +39,7 @@ def export_run(
         version: None takes the next free one.
         licence: of the weights.
         images: a folder to compare on instead of the run's test split.
+        say: prints a line; told which run and epoch this is, and whether the run came to its end.
 
     Raises:
         TrainingError: one of `errors.py`.
@@ -47,6 +50,15 @@ def export_run(
     path = run / "checkpoints" / f"{checkpoint}.pt"
     saved = load_checkpoint(path)
     load_weights(model, saved.model, str(path))
+    say(
+        f"exporting {run}: the {checkpoint} checkpoint, epoch {saved.epoch} of "
+        f"{config.optimization.epochs}, val accuracy {saved.val_accuracy:.2%}"
+    )
+    if not (run / "summary.json").exists():
+        say(
+            "this run was interrupted, or is still going on (it has no summary.json): its later epochs and "
+            "its test score are missing"
+        )
     metrics: dict[str, float] = {"val_accuracy": saved.val_accuracy}
     if checkpoint == "best":
         metrics |= _test_scores(run)

@@ -77,9 +77,11 @@ def load_weights(
         Whether the head was taken too.
 
     Raises:
-        WeightsError: lists missing, unexpected and wrongly shaped names.
+        WeightsError: lists missing, unexpected and wrongly shaped names, or what isn't made of plain
+            floating-point numbers.
     """
     expected = model.state_dict()
+    _check_kinds(weights, source)
     given = dict(weights)
     head_rows = given["fc.weight"].shape[0] if "fc.weight" in given and given["fc.weight"].ndim else None
     head_fits = head_rows == model.fc.out_features
@@ -106,6 +108,22 @@ def load_weights(
         raise WeightsError("\n".join(lines))
     model.load_state_dict(expected | given)
     return head_fits
+
+
+def _check_kinds(weights: dict[str, Tensor], source: str) -> None:
+    """PyTorch would cast or drop parts of some of these without a word, and stumble over the others."""
+    for name, value in weights.items():
+        if value.is_meta:
+            kind = "has a shape but no values (a tensor on the meta device)"
+        elif value.layout != torch.strided or value.is_nested:
+            kind = f"is {'nested' if value.is_nested else str(value.layout).removeprefix('torch.')}"
+        elif not value.is_floating_point() and not (
+            name.endswith("num_batches_tracked") and not value.is_complex()
+        ):
+            kind = f"is {str(value.dtype).removeprefix('torch.')}"
+        else:
+            continue
+        raise WeightsError(f"{source}: {name!r} {kind}; expected a dense tensor of floating-point numbers")
 
 
 def _our_name(name: str) -> str:

@@ -67,13 +67,15 @@ def export_weights(
 
 
 def read_labels(path: Path) -> list[str]:
-    """One label a line, in the order of the logits, UTF-8.
+    """One label a line, in the order of the logits, UTF-8; lines end in \\n or \\r\\n.
 
     Raises:
         SettingError: the file can't be read, is empty, or has an empty line.
     """
     try:
-        labels = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        # Not splitlines, which splits at characters that a label may hold, such as a form feed.
+        text = path.read_bytes().decode("utf-8-sig").rstrip("\r\n\t ")
+        labels = [line.strip("\r\t ") for line in text.split("\n")] if text else []
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"{path}: can't be read as UTF-8 text: {error}") from error
     if not labels:

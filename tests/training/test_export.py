@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,19 @@ from service.preprocess import Preprocessing
 from tests.training.conftest import Trained
 from tests.training.pictures import CLASSES, write_class_folders
 from training import export
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.cli import main
 from training.errors import ExportError, ParityError
 from training.export import export_package
 from training.graph import Served
 from training.models import Classifier, architecture
 from training.normalization import Normalization
-from training.package import next_version, staged
-from training.parity import Agreement
+from training.parity import Agreement, compare
 from training.parity_images import folder_images, sample_photos
+from training.publish import next_version, staged
 from training.run_export import newest_run
 from training.weights import load_weights
+from training.weights_export import read_labels
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "protos" / "manifest.schema.json").read_text())
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -107,6 +110,31 @@ def test_the_command_says_what_agreed_and_what_comes_next(trained: Trained) -> N
     assert "next: fovea serve --model-repository models" in said
     assert "Warning" not in said
     assert trained.export.stderr == ""
+
+
+def test_the_command_says_which_run_and_epoch(trained: Trained) -> None:
+    best = load_checkpoint(trained.run / "checkpoints" / "best.pt")
+    run = f"runs/{trained.run.name}"
+    said = f"exporting {run}: the best checkpoint, epoch {best.epoch} of 8, val accuracy "
+    assert f"{said}{best.val_accuracy:.2%}\n" in trained.export.output
+    assert "interrupted" not in trained.export.output
+
+
+def test_the_command_says_that_a_run_was_interrupted(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrupt(monkeypatch, trained.package / "model.onnx", {})
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    (run / "summary.json").unlink()
+    last = load_checkpoint(run / "checkpoints" / "last.pt")
+    save_checkpoint(run / "checkpoints" / "best.pt", replace(last, epoch=3))
+    result = command("--run", run, "--model-repository", tmp_path / "models")
+    assert result.exit_code == 0, result.output
+    assert f"exporting {run}: the best checkpoint, epoch 3 of 8" in result.output
+    assert "this run was interrupted, or is still going on" in result.output
+    document = json.loads((tmp_path / "models/lights-resnet20-cifar/1/manifest.json").read_text())
+    assert "test_accuracy" not in document["provenance"]["metrics"]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -191,6 +219,35 @@ def test_each_limit_is_kept(agreement: Agreement) -> None:
     with pytest.raises(ParityError):
         agreement.check()
     Agreement(9, 1.0, 1e-4, 0.9999).check()
+
+
+@pytest.mark.parametrize("faulty", [1, 3, 8])
+def test_a_fault_at_one_batch_size_is_found(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, faulty: int
+) -> None:
+    batches: list[int] = []
+
+    class Faulty(onnxruntime.InferenceSession):  # type: ignore[misc]  # the package has no types
+        """Is wrong by a little at one batch size."""
+
+        def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+            batches.append(len(inputs["image"]))
+            logits, embedding = super().run(outputs, inputs)
+            return [logits * np.float32(1.001 if batches[-1] == faulty else 1), embedding]
+
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    compared = best_model(trained), Normalization(*IMAGENET), trained.package / "model.onnx", images
+    compare(*compared).check()
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Faulty)
+    with pytest.raises(ParityError):
+        compare(*compared).check()
+    assert set(batches) == {1, 3, 8}
+
+
+def test_labels_are_split_at_line_feeds_only(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_bytes("\ufeffform\x0cfeed\r\nnext\x85line\n line\u2028separator \n\x1cfile\n\n".encode())
+    assert read_labels(file) == ["form\x0cfeed", "next\x85line", "line\u2028separator", "\x1cfile"]
 
 
 def test_weights_from_elsewhere_are_exported_alone(trained: Trained, tmp_path: Path) -> None:
@@ -300,6 +357,71 @@ def test_a_package_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         fail_half_way()
     assert [path.name for path in (tmp_path / "m").iterdir()] == ["1"]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_package_is_on_the_disk_before_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: dict[int, bool] = {}
+
+    def fsync(descriptor: int) -> None:
+        synced[os.fstat(descriptor).st_ino] = (tmp_path / "m" / "1").exists()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with staged(tmp_path, "m", 1) as folder:
+        (folder / "model.onnx").write_bytes(b"weights")
+        (folder / "manifest.json").write_bytes(b"{}")
+    published = tmp_path / "m" / "1"
+    before = (published / "model.onnx", published / "manifest.json", published)
+    after = (published.parent, tmp_path)
+    assert synced == {path.stat().st_ino: path in after for path in (*before, *after)}
+
+
+@pytest.mark.parametrize("version", [None, 3])
+def test_a_model_that_is_a_file_is_refused(trained: Trained, tmp_path: Path, version: int | None) -> None:
+    (tmp_path / "m").write_text("no folder")
+    chosen = [] if version is None else ["--version", version]
+    result = command("--run", trained.run, "--model-repository", tmp_path, "--name", "m", *chosen)
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}/m isn't a folder; expected the model's folder of versions" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_full_disk_publishes_nothing(trained: Trained, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with (
+            pytest.raises(ExportError, match=r"can't publish .*m/1: File too large"),
+            staged(tmp_path, "m", 1) as folder,
+        ):
+            (folder / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_exports_at_once_the_later_one_is_the_next_version(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrupt(monkeypatch, trained.package / "model.onnx", {})
+    faithful = vars(export)["write_graph"]
+    models = tmp_path / "models" / "lights-resnet20-cifar"
+
+    def while_another_publishes(*arguments: Any) -> None:
+        if not models.exists():
+            shutil.copytree(trained.package, models / "1")
+        faithful(*arguments)
+
+    monkeypatch.setattr(export, "write_graph", while_another_publishes)
+    result = command("--run", trained.run, "--model-repository", tmp_path / "models")
+    assert result.exit_code == 0, result.output
+    assert f"published {models}/2" in result.output
+    assert read_manifest(models / "2").version == "2"
+    assert (models / "1" / "manifest.json").read_bytes() == (trained.package / "manifest.json").read_bytes()
+    shutil.rmtree(models)
+    # Who asks for a version gets that one or none.
+    result = command("--run", trained.run, "--model-repository", tmp_path / "models", "--version", 1)
+    assert result.exit_code == 1
+    assert "lights-resnet20-cifar/1 is there already" in result.output
 
 
 def test_a_version_published_meanwhile_is_kept(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """fovea-train fit, whole, on small folders."""
 
+import contextlib
 import json
+import os
 import re
+import resource
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +18,12 @@ from click.testing import CliRunner, Result
 
 from tests.training.conftest import TINY, Trained
 from tests.training.pictures import CLASSES, picture, write_class_folders
+from training import train
 from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.config import read_config, write_config
 from training.data import Batches, open_dataset
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.models import architecture
 from training.normalization import Normalization
 from training.transforms import EvalTransform
@@ -171,11 +176,39 @@ def test_settings_that_cannot_be_used_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("value", ["1", "1,2", "a,b,c", "0.5,nan,0.5", "0.2,0,0.2"])
-def test_channels_that_cannot_be_used_are_refused(trained: Trained, value: str) -> None:
-    result = fit("--data", trained.data, "--std", value)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--std", "1", "expected three numbers"),
+        ("--std", "1,2", "expected three numbers"),
+        ("--std", "a,b,c", "expected three numbers"),
+        ("--std", "0.5,nan,0.5", "expected finite numbers"),
+        ("--std", "0.2,0,0.2", "expected numbers above 0"),
+        ("--std", "58.395,57.12,57.375", "of pixels from 0 to 1; divide by 255"),
+        ("--mean", "123.675,116.28,103.53", "of pixels from 0 to 1; divide by 255"),
+        ("--mean", "-0.1,0.5,0.5", "expected numbers of pixels from 0 to 1"),
+        ("--mean", "0.5,0.5,1.01", "of pixels from 0 to 1; divide by 255"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "export"])
+def test_channels_that_cannot_be_used_are_refused(
+    trained: Trained, command: str, option: str, value: str, message: str
+) -> None:
+    data = ["--data", str(trained.data)] if command == "fit" else []
+    result = CliRunner().invoke(main, [command, *data, option, value])
     assert result.exit_code == 2
-    assert "--std" in result.output
+    said = re.sub(r"\W+", " ", result.output)
+    assert re.sub(r"\W+", " ", f"{option}") in said
+    assert re.sub(r"\W+", " ", message) in said
+
+
+def test_channels_at_the_ends_of_their_ranges_are_taken(trained: Trained, tmp_path: Path) -> None:
+    result = fit(
+        *("--data", trained.data, "--output", tmp_path / "run", "--epochs", 1),
+        *("--mean", "0,1,0.5", "--std", "1,0.5,0.0039"),
+    )
+    assert result.exit_code == 0, result.output
+    assert read_config(tmp_path / "run").normalization.std == (1, 0.5, 0.0039)
 
 
 def test_a_folder_with_something_in_it_is_not_overwritten(trained: Trained) -> None:
@@ -200,3 +233,60 @@ def test_the_configuration_comes_back_with_odd_names(tmp_path: Path, trained: Tr
     changed = replace(config, data=replace(config.data, labels=odd))
     write_config(tmp_path, changed)
     assert read_config(tmp_path) == changed
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
+    data = write_class_folders(tmp_path / "lights", 6)
+    (data / "red" / "phone.HEIC").write_bytes(b"another format")
+    result = fit("--data", data, "--output", tmp_path / "run", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "1 file was passed over: 1 .heic\n" in result.output
+
+
+def test_a_data_folder_that_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
+    parent = os.fsencode(tmp_path) + b"/caf\xe9"
+    data = write_class_folders(Path(os.fsdecode(parent)) / "lights", 4)
+    result = fit("--data", data, "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: --data is '")
+    assert "caf\\udce9/lights'; expected UTF-8" in result.output
+    # Where the path that was typed says nothing of it.
+    with contextlib.chdir(data.parent), pytest.raises(DataError, match=r"caf\\udce9/lights'; expected UTF-8"):
+        open_dataset("lights")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_line_in_another_encoding_is_recorded_by_its_escapes(
+    tmp_path: Path, trained: Trained
+) -> None:
+    config = read_config(trained.run)
+    command = os.fsdecode(b"fovea-train fit --output caf\xe9")
+    write_config(tmp_path, replace(config, run=replace(config.run, command=command)))
+    assert read_config(tmp_path).run.command == "fovea-train fit --output caf\\udce9"
+
+
+def test_a_full_disk_stops_the_run_with_a_message(trained: Trained, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # enough for all but a checkpoint
+    try:
+        result = fit("--data", trained.data, "--output", tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.exit_code == 1
+    assert "checkpoints/best.pt: can't be written after epoch 1: File too large" in result.output
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_an_image_that_goes_away_meanwhile_stops_the_run_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_class_folders(tmp_path / "lights", 6)
+
+    def delete_then_write(*arguments: Any) -> None:
+        shutil.rmtree(data / "red")
+        write_config(*arguments)
+
+    monkeypatch.setattr(train, "write_config", delete_then_write)
+    result = fit("--data", data, "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert re.search(r"the run in .*run was stopped: .*red/\d+\.\w+: No such file", result.output)

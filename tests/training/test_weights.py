@@ -1,7 +1,10 @@
 """Files of weights as they are found in the wild."""
 
+import os
 import pickle
+import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.errors import WeightsError
+from training.errors import RunError, WeightsError
 from training.models import architecture
 from training.weights import load_weights, read_weights
 
@@ -102,25 +105,74 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
-def test_a_checkpoint_that_fails_half_way_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "best.pt"
     save_checkpoint(file, checkpoint(1))
-
-    def half(_content: Any, stream: Any) -> None:
-        stream.write(b"half of")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(file, checkpoint(2))
+    large = replace(checkpoint(2), model={"w": torch.zeros(100_000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # as a full disk: the system refuses to write
+    try:
+        with pytest.raises(RunError, match=r"best\.pt: can't be written after epoch 2: File too large"):
+            save_checkpoint(file, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load_checkpoint(file).epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "best.pt"
+    save_checkpoint(file, checkpoint(1))
+    synced: list[tuple[int, int, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((status.st_ino, status.st_size, status.st_ino == file.stat().st_ino))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_checkpoint(file, checkpoint(2))
+    assert synced == [(file.stat().st_ino, file.stat().st_size, False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("conv1.weight", torch.zeros(16, 3, 3, 3, dtype=torch.int8), "is int8"),
+        ("conv1.weight", torch.zeros(16, 3, 3, 3, dtype=torch.complex64), "is complex64"),
+        ("bn1.bias", torch.zeros(16, dtype=torch.bool), "is bool"),
+        ("fc.weight", torch.ones(10, 64).to_sparse(), "is sparse_coo"),
+        ("fc.weight", torch.empty(10, 64, device="meta"), "has a shape but no values"),
+        ("bn1.num_batches_tracked", torch.tensor(1 + 2j), "is complex64"),
+    ],
+    ids=str,
+)
+def test_only_dense_floating_point_numbers_are_taken(
+    tmp_path: Path, name: str, value: Tensor, kind: str
+) -> None:
+    weights = dict(architecture("resnet20-cifar").build(10).state_dict())
+    torch.save(weights | {name: value}, tmp_path / "file.pth")
+    model = architecture("resnet20-cifar").build(10)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(model, read_weights(tmp_path / "file.pth"), "file.pth")
+    expected = f"file.pth: {name!r} {kind}"
+    assert str(caught.value).startswith(expected)
+    assert "expected a dense tensor of floating-point numbers" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_numbers_of_any_width_are_taken(dtype: torch.dtype) -> None:
+    weights = architecture("resnet20-cifar").build(10).state_dict()
+    given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
+    model = architecture("resnet20-cifar").build(10)
+    assert load_weights(model, given, "file.pth")
+    assert torch.equal(model.fc.weight, given["fc.weight"].float())
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "best.pt"
-    torch.save({"w": torch.zeros(1)}, file)
-    with pytest.raises(WeightsError, match="not a checkpoint of fovea-train"):
-        load_checkpoint(file)
+    for other in ({"w": torch.zeros(1)}, vars(checkpoint(1)) | {"model": 3}):
+        torch.save(other, file)
+        with pytest.raises(WeightsError, match="not a checkpoint of fovea-train"):
+            load_checkpoint(file)
