@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 
 from demo.contact_sheet import Match, Row, draw_contact_sheet
-from demo.running_server import running_server
+from demo.running_server import NotStarted, running_server
 from training.data import digit_arrays
 
 HERE = Path(__file__).resolve().parent
@@ -197,7 +199,7 @@ def _encode(pixels: NDArray[np.uint8], file_format: str) -> bytes:
 
 
 def _fovea_train(*arguments: str) -> None:
-    console.print(f"   [dim]$ fovea-train {' '.join(arguments)}[/]", soft_wrap=True)
+    console.print(f"   [dim]$ {escape(shlex.join(['fovea-train', *arguments]))}[/]", soft_wrap=True)
     subprocess.run([sys.executable, "-m", "training", *arguments], check=True)
 
 
@@ -210,3 +212,7 @@ if __name__ == "__main__":
         main()
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # it has said why itself
+    except NotStarted as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells have it: 128 and the number of SIGINT

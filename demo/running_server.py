@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,13 @@ from pathlib import Path
 import fovea
 
 START_TIMEOUT_S = 60.0
+# How soon its end is noticed while it starts.
+_GLANCE_S = 0.5
 STOP_TIMEOUT_S = 60.0
+
+
+class NotStarted(Exception):
+    """The server ended or wasn't ready in time; carries the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ def running_server(models: Path, index: Path, log: Path) -> Iterator[RunningServ
     """Start a server on free loopback ports, wait until its models are warm, and stop it at the end.
 
     Raises:
-        RuntimeError: it didn't start; carries the end of its log.
+        NotStarted: it ended, or wasn't ready in time.
     """
     port, metrics_port = _free_port(), _free_port()
     address = f"127.0.0.1:{port}"
@@ -44,10 +51,7 @@ def running_server(models: Path, index: Path, log: Path) -> Iterator[RunningServ
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
         with fovea.Client(address) as client:
-            try:
-                client.wait_until_ready(timeout=START_TIMEOUT_S)
-            except fovea.FoveaError as error:
-                raise RuntimeError(f"the server didn't start: {log.read_text()[-2000:]}") from error
+            _wait(process, client, log)
         yield RunningServer(address, f"http://127.0.0.1:{metrics_port}/metrics")
     finally:
         process.terminate()
@@ -56,6 +60,25 @@ def running_server(models: Path, index: Path, log: Path) -> Iterator[RunningServ
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", client: fovea.Client, log: Path) -> None:
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while True:
+        status = process.poll()
+        if status is not None:
+            raise NotStarted(f"the server ended with status {status}: {_tail(log)}")
+        try:
+            return client.wait_until_ready(timeout=_GLANCE_S)
+        except fovea.DeadlineExceeded as error:
+            if time.monotonic() > give_up:
+                raise NotStarted(
+                    f"the server wasn't ready within {START_TIMEOUT_S:g} s: {_tail(log)}"
+                ) from error
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
 
 
 def _free_port() -> int:
