@@ -117,7 +117,7 @@ class Config:
     max_decoding_pixels: int = _setting(
         100_000_000,
         _LIMITS,
-        "Pixels that are decoded at the same time: what bounds the memory of decoding (4 to 12 bytes "
+        "Pixels that are decoded at the same time: what bounds the memory of decoding (4 to 16 bytes "
         "each). A larger image is decoded alone.",
         low=1,
     )
