@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.functional_resnets import basic_resnet, cifar_resnet, random_state
 from training.errors import UnknownArchitecture, WeightsError
 from training.models import ARCHITECTURES, Classifier, architecture
 from training.models.cifar_resnet import OptionA
@@ -104,6 +105,27 @@ def test_a_torchvision_state_dict_loads_key_for_key() -> None:
     # The files of before PyTorch 0.4.1 have no counters.
     old = {name: value for name, value in published.items() if not name.endswith("num_batches_tracked")}
     assert load_weights(model, old, "published")
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"), [("resnet18", 71, 53), ("resnet50", 71, 53), ("resnet20-cifar", 31, 23)]
+)
+def test_computes_what_is_published(name: str, height: int, width: int) -> None:
+    model = architecture(name).build(5).double().eval()
+    state = random_state(model.state_dict(), seed=1)
+    model.load_state_dict(state)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
+    with torch.inference_mode():
+        if name == "resnet20-cifar":
+            expected = cifar_resnet(state, x, blocks=3)
+        elif name == "resnet18":
+            expected = basic_resnet(state, x, (2, 2, 2, 2), bottleneck=False)
+        else:
+            expected = basic_resnet(state, x, (3, 4, 6, 3), bottleneck=True)
+        logits = model(x)
+    assert expected.std() > 0.01
+    assert (logits - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 def test_the_bottleneck_strides_in_its_3x3_convolution() -> None:

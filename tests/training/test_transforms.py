@@ -104,6 +104,33 @@ def test_resized_crops_keep_to_the_picture() -> None:
         assert (transform(flat, draw(seed)) == (10, 200, 30)).all()
 
 
+def test_resized_crops_take_parts_of_every_size_shape_and_place() -> None:
+    # The pixels say where they come from.
+    side = 256
+    down, across = np.mgrid[0:side, 0:side].astype(np.uint8)
+    where = Image.fromarray(np.stack([across, down, np.zeros_like(down)], axis=2))
+    transform = TrainTransform(Preprocessing(64, 64, 64, "nearest"), "resized", mirror=False)
+    areas, ratios, lefts, tops = [], [], [], []
+    for seed in range(400):
+        view = transform(where, draw(seed)).astype(int)
+        (left, top), (right, bottom) = view[0, 0, :2], view[-1, -1, :2]
+        # From the middle of the first of 64 pixels to the middle of the last are 63 of 64 parts.
+        width, height = (right - left) * 64 / 63, (bottom - top) * 64 / 63
+        areas.append(width * height / side**2)
+        ratios.append(width / height)
+        lefts.append(left)
+        tops.append(top)
+    assert 0.06 < min(areas) < 0.12
+    assert 0.9 < max(areas) < 1.03
+    # Uniform from 0.08 to 1; the largest often don't fit in their shape and are drawn again.
+    assert 0.45 < np.mean(areas) < 0.58
+    assert (min(ratios), max(ratios)) == pytest.approx((3 / 4, 4 / 3), rel=0.06)
+    assert np.mean(np.log(ratios)) == pytest.approx(0, abs=0.03)
+    assert max(lefts) > 120
+    assert max(tops) > 120
+    assert np.corrcoef(lefts, tops)[0, 1] < 0.8
+
+
 # The loader forks; since Python 3.12 the interpreter warns of threads, here PyTorch's idle ones.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_batches_do_not_depend_on_the_workers() -> None:
