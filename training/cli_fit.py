@@ -18,8 +18,8 @@ from training.transforms import CROPS
     required=True,
     metavar="digits|FOLDER",
     help="The built-in handwritten digits, or a folder: <class>/*.jpg, or train/ with val/ or test/ or both, "
-    "each with <class>/*.jpg. Scores are always reported on images that neither the weights nor the choice "
-    "of the best checkpoint saw.",
+    "each with <class>/*.jpg (validation/, valid/, training/ and testing/ do too). Scores are "
+    "always reported on images that neither the weights nor the choice of the best checkpoint saw.",
 )
 @click.option(
     "--arch",

@@ -17,7 +17,7 @@ def random_state(shapes: State, seed: int) -> State:
     for name, value in shapes.items():
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
         if name.endswith("running_var"):
-            state[name] = noise.abs() * 0.2 + 0.05
+            state[name] = noise.abs() * 0.5 + 0.5
         elif value.ndim > 1:
             state[name] = noise * (2 / value[0].numel()) ** 0.5
         elif name.endswith("num_batches_tracked"):
