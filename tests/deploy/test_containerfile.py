@@ -50,7 +50,10 @@ def test_both_stages_start_from_the_same_pinned_python() -> None:
 
 def test_only_the_environment_is_copied_to_the_runtime() -> None:
     assert arguments("COPY") == ["--from=build /opt/fovea /opt/fovea"]
-    assert "pip" not in " ".join(arguments("RUN"))
+    (run,) = arguments("RUN")
+    assert "install" not in run.replace("uninstall", "")
+    (uninstall,) = [step.split() for step in run.split("&&") if "pip uninstall" in step]
+    assert {"pip", "setuptools", "wheel"} <= set(uninstall)
 
 
 def test_torch_stays_out() -> None:
@@ -74,8 +77,28 @@ def test_runs_as_a_numeric_user_that_is_not_root() -> None:
     uid, gid = user.split(":")
     assert int(uid) > 0
     deployment = yaml.safe_load((ROOT / "deploy/kubernetes/base/deployment.yaml").read_text("utf-8"))
-    context = deployment["spec"]["template"]["spec"]["securityContext"]
+    pod = deployment["spec"]["template"]["spec"]
+    context = pod["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"]) == (int(uid), int(gid))
+    # The group that volumes belong to: the index is writable because the process is in it.
+    assert context["fsGroup"] == int(gid)
+    (run,) = arguments("RUN")
+    assert f"chown {user} {environment()['FOVEA_INDEX_PATH']}" in run
+
+
+def test_volumes_are_mounted_where_the_server_looks() -> None:
+    deployment = yaml.safe_load((ROOT / "deploy/kubernetes/base/deployment.yaml").read_text("utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert "env" not in container
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["models"] == environment()["FOVEA_MODEL_REPOSITORY"]
+    assert mounts["index"] == environment()["FOVEA_INDEX_PATH"]
+    (run,) = arguments("RUN")
+    assert f"mkdir {mounts['models']} {mounts['index']}" in run
+
+
+def test_freed_bodies_go_back_to_the_system() -> None:
+    assert int(environment()["MALLOC_MMAP_THRESHOLD_"]) <= 1024 * 1024
 
 
 def test_starts_the_server_on_its_ports() -> None:

@@ -169,6 +169,21 @@ def test_memory_limit_is_what_is_asked_for(container: dict[str, Any]) -> None:
     assert resources["limits"] == {"memory": resources["requests"]["memory"]}
 
 
+def test_memory_is_enough_for_the_settings(container: dict[str, Any], settings: dict[str, Any]) -> None:
+    """The sum in the ConfigMap, with one model of 224 × 224 and one connection."""
+    config = Config(**settings)
+    decoding = 16 * max(config.max_decoding_pixels, config.max_image_pixels)
+    decoded = config.queue_capacity * 224 * 224 * 3
+    arriving = config.max_concurrent_streams * config.max_message_bytes
+    the_rest = 500_000_000
+    limit = container["resources"]["limits"]["memory"]
+    assert limit.endswith("Gi")
+    needed = decoding + config.max_queued_bytes + decoded + arriving + the_rest
+    assert needed <= int(limit.removesuffix("Gi")) * 2**30
+    comment = RESOURCES["ConfigMap/fovea-config"]["data"]["fovea.toml"]
+    assert f"{needed / 1e9:.1f} GB\n" in comment
+
+
 def test_a_drain_ends_before_the_grace_period(pod: dict[str, Any], settings: dict[str, Any]) -> None:
     config = Config(**settings)
     assert pod["terminationGracePeriodSeconds"] >= config.lame_duck_s + config.drain_timeout_s + 5
