@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -290,11 +291,14 @@ def test_what_is_no_regular_file_is_told_and_never_waited_for(tmp_path: Path) ->
     root = write_class_folders(tmp_path / "photos", 4)
     os.mkfifo(root / "red" / "pipe.jpg")
     (root / "red" / "gone.png").symlink_to(root / "nothing")
+    # Whoever reads it gets to an end at once, so that a fault here doesn't hang.
+    threading.Thread(target=lambda: (root / "red" / "pipe.jpg").write_bytes(b""), daemon=True).start()
     with pytest.raises(BrokenImages) as caught:
         read_folder(root)
     assert "red/pipe.jpg: not a regular file" in str(caught.value)
     assert "red/gone.png: can't be read: No such file or directory" in str(caught.value)
     assert len(files(read_folder(root, skip_broken=True).train)) == 6
+    os.close(os.open(root / "red" / "pipe.jpg", os.O_RDONLY | os.O_NONBLOCK))  # lets the writer go
 
 
 def test_what_is_passed_over_is_told(tmp_path: Path) -> None:
