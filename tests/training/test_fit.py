@@ -192,13 +192,20 @@ def test_settings_that_cannot_be_used_are_refused(
 )
 @pytest.mark.parametrize("command", ["fit", "export"])
 def test_channels_that_cannot_be_used_are_refused(
-    trained: Trained, command: str, option: str, value: str, message: str
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    option: str,
+    value: str,
+    message: str,
 ) -> None:
-    data = ["--data", str(trained.data)] if command == "fit" else []
-    result = CliRunner().invoke(main, [command, *data, option, value])
+    monkeypatch.chdir(tmp_path)
+    others = ["--data", str(trained.data), *TINY] if command == "fit" else []
+    result = CliRunner().invoke(main, [command, *others, option, value])
     assert result.exit_code == 2
     said = re.sub(r"\W+", " ", result.output)
-    assert re.sub(r"\W+", " ", f"{option}") in said
+    assert re.sub(r"\W+", " ", option) in said
     assert re.sub(r"\W+", " ", message) in said
 
 

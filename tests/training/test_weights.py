@@ -146,7 +146,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_old_one(
         ("fc.weight", torch.empty(10, 64, device="meta"), "has a shape but no values"),
         ("bn1.num_batches_tracked", torch.tensor(1 + 2j), "is complex64"),
     ],
-    ids=str,
+    ids=["int8", "complex", "bool", "sparse", "meta", "counter"],
 )
 def test_only_dense_floating_point_numbers_are_taken(
     tmp_path: Path, name: str, value: Tensor, kind: str
