@@ -1,5 +1,6 @@
 """Around every call: request id, timing, counting, and the one table from errors to gRPC statuses."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -46,6 +47,7 @@ NOT_LOGGED = (Overloaded, DeadlineExpired)
 _MAX_MESSAGE_BYTES = 2000
 # The caller's own timer runs out a little before ours.
 _EXPIRED_WITHIN_S = 0.05
+_LAST_WORD_S = 0.005
 
 log = structlog.get_logger()
 Handler = Callable[[Any, Any], Any]
@@ -142,6 +144,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             try:
                 async for response in behavior(_all_checked(requests), context):
                     yield response
+                # A cancelled stream looks as if its caller had ended it, until gRPC's next word.
+                await asyncio.sleep(_LAST_WORD_S)
             except BaseException as error:
                 await self._fail(call, error, context)
                 raise
