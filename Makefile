@@ -30,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two targets at once would install into one environment at once.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test lint types format proto proto-check proto-breaking wheels clean clean-all
+.PHONY: .there-is-a-model help demo serve test lint types format proto proto-check proto-breaking wheels clean clean-all
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,12 +41,14 @@ demo: $(APP)  ## train, export, serve, classify and search handwritten digits; e
 	@$(PY) -m demo $(ARGS)
 
 MODELS ?= $(if $(wildcard models/*/*/manifest.json),models,demo/work/models)
-serve: $(APP)  ## start the server on models/ (or the demo's model) and stay up
+serve: .there-is-a-model $(APP)  ## start the server on models/ (or the demo's model) and stay up
+	@echo "Serving the models in $(MODELS)/"
+	@exec $(VENV)/bin/fovea serve --model-repository "$(MODELS)" $(ARGS)
+
+.there-is-a-model:
 	@ls "$(MODELS)"/*/*/manifest.json >/dev/null 2>&1 || { \
 	  echo "No model package in $(MODELS)/. 'make demo' trains one into demo/work/models/;"; \
 	  echo "'fovea-train export' writes your own into models/; MODELS=folder names another place."; exit 1; }
-	@echo "Serving the models in $(MODELS)/"
-	@exec $(VENV)/bin/fovea serve --model-repository "$(MODELS)" $(ARGS)
 
 test: $(DEV)  ## run the tests
 	@$(PY) -m pytest $(ARGS)

@@ -269,7 +269,8 @@ class Gallery:
             raise VectorMismatch(
                 f"collection {spec.name} takes vectors of fingerprint "
                 f"{shorten(spec.fingerprint) if spec.fingerprint else '(none)'}, and no "
-                f"loaded model makes these from images; the models there are: {', '.join(loaded) or 'none'}"
+                f"loaded model makes these from images; serve the version that made the collection, or drop "
+                f"it and index again; the models there are: {', '.join(loaded) or 'none'}"
             )
         return model
 

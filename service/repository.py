@@ -163,7 +163,10 @@ class ModelRepository:
             Unavailable: it is still loading.
         """
         if not name and not self.default_name:
-            raise InvalidRequest(f"the request names no model, and there is no default; {self._there()}")
+            raise InvalidRequest(
+                "the request names no model, and there is no default: name one, or start the server with "
+                f"--default-model; {self._there()}"
+            )
         name = name or self.default_name
         if name not in self.names:
             raise ModelNotFound(f"no model {shorten(name)}; {self._there()}")

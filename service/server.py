@@ -252,7 +252,7 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
 def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T:
     try:
         return listen()
-    except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError
+    except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError, without a reason
         raise ConfigError(
             f"{setting} is {port}, which can't be listened on at host {host}: {error}"
         ) from error

@@ -88,7 +88,7 @@ def export_run(
 
 
 def newest_run(runs: Path) -> Path:
-    """The run that was started last and has a checkpoint.
+    """The finished run that was started last, or, where none was finished, the last with a checkpoint.
 
     Raises:
         RunError: there is none.
@@ -100,7 +100,8 @@ def newest_run(runs: Path) -> Path:
         raise RunError(
             f"no run with a checkpoint in {runs}/; train one with fovea-train fit, or name one with --run"
         )
-    return max(found, key=lambda run: ((run / "config.toml").stat().st_mtime_ns, run.name))
+    finished = [run for run in found if (run / "summary.json").exists()]
+    return max(finished or found, key=lambda run: ((run / "config.toml").stat().st_mtime_ns, run.name))
 
 
 def _test_split(run: Path, source: str) -> Split:

@@ -83,6 +83,10 @@ class _Feed:
         self._closed = True
 
 
+# What grpc.aio says when a message was being written as the server ended the stream.
+_WRITE_AFTER_THE_END = "Internal error from Core"
+
+
 async def stream(
     method: Any,
     metadata: Any,
@@ -112,7 +116,10 @@ async def stream(
             raise feed.failure
         await call.read()  # as above
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        failure = from_rpc_error(error)
+        if failure.message == _WRITE_AFTER_THE_END:
+            failure = Unavailable(ENDED_EARLY)
+        raise failure from error
     finally:
         feed.close()
         sending.cancel()

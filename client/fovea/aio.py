@@ -19,7 +19,7 @@ from fovea._images import several
 from fovea._timeout import Deadline
 from fovea._vision import Classify, Embed, read_model
 from fovea.client import DEFAULT_MAX_IMAGES, DEFAULT_MAX_MESSAGE_BYTES
-from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
+from fovea.errors import AlreadyExists, DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
     Classification,
     Collection,
@@ -219,13 +219,18 @@ class AsyncClient:
         metric: str = "cosine",
         dimension: int | None = None,
         fingerprint: str | None = None,
+        exist_ok: bool = False,
         timeout: float | None = None,
     ) -> Collection:
         """Make an empty collection."""
         request = _retrieval.create_request(name, model, version, metric, dimension, fingerprint)
-        return _retrieval.read_collection(
-            (await self._caller.call(self._retrieval.CreateCollection, request, timeout)).collection
-        )
+        try:
+            reply = await self._caller.call(self._retrieval.CreateCollection, request, timeout)
+        except AlreadyExists:
+            if exist_ok:
+                return await self.collection(name, timeout=timeout)
+            raise
+        return _retrieval.read_collection(reply.collection)
 
     async def collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections."""

@@ -16,7 +16,7 @@ from fovea._checks import at_least_one
 from fovea._images import several
 from fovea._timeout import Deadline
 from fovea._vision import Classify, Embed, read_model
-from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
+from fovea.errors import AlreadyExists, DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
     Classification,
     Collection,
@@ -273,6 +273,7 @@ class Client:
         metric: str = "cosine",
         dimension: int | None = None,
         fingerprint: str | None = None,
+        exist_ok: bool = False,
         timeout: float | None = None,
     ) -> Collection:
         """Make an empty collection.
@@ -284,15 +285,20 @@ class Client:
             metric: "cosine", "inner_product" or "l2".
             dimension: for vectors that the caller brings, instead of a model.
             fingerprint: with `dimension`: what makes the vectors; others are then refused.
+            exist_ok: give the collection of that name, whatever it is made of, if there is one.
             timeout: in seconds.
 
         Raises:
-            AlreadyExists: the name is taken.
+            AlreadyExists: the name is taken, and `exist_ok` is false.
         """
         request = _retrieval.create_request(name, model, version, metric, dimension, fingerprint)
-        return _retrieval.read_collection(
-            self._caller.call(self._retrieval.CreateCollection, request, timeout).collection
-        )
+        try:
+            reply = self._caller.call(self._retrieval.CreateCollection, request, timeout)
+        except AlreadyExists:
+            if exist_ok:
+                return self.collection(name, timeout=timeout)
+            raise
+        return _retrieval.read_collection(reply.collection)
 
     def collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections."""

@@ -1,5 +1,11 @@
 """The `fovea` command: the server, and what a caller does from a terminal."""
 
+import os
+
+# gRPC's own lines would stand unstructured between ours; what they say reaches us as errors. It reads
+# this when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import click
 
 from service.cli import index, query

@@ -117,8 +117,6 @@ def serve(**settings: Any) -> None:
     The server is NOT_SERVING (grpc.health.v1) until its models are warm. SIGTERM drains it: NOT_SERVING
     first, then calls under way are finished.
     """
-    # gRPC's own lines would stand unstructured between ours; what they say reaches us as errors.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Late, so that `fovea classify` loads no model runtime, and works where none is installed.
     try:
         import structlog

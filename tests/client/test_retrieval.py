@@ -56,6 +56,14 @@ def test_a_batch_for_many_neighbours_is_split_below_the_servers_limit(
     assert all(isinstance(each, list) for each in found), found[0]
 
 
+def test_a_collection_that_exists_may_be_asked_for_again(client: Client, collection: str) -> None:
+    with pytest.raises(fovea.AlreadyExists):
+        client.create_collection(collection)
+    again = client.create_collection(collection, exist_ok=True)
+    assert again == client.collection(collection)
+    assert again.count > 0
+
+
 def test_search_batch_fails_query_by_query(client: Client, collection: str) -> None:
     queries = [Query(image=of_class(2)), Query(image=BROKEN), Query(id="missing"), Query(id="r")]
     first, second, third, fourth = client.search_batch(collection, queries, top_k=1)
