@@ -165,9 +165,10 @@ def _precision(neighbors: list[list[fovea.Neighbor]], truths: list[str], labels:
 
 def _draw(results: Results, train: Digits, test: Digits, path: Path, figures: str) -> None:
     wrong = [i for i, found in enumerate(results.predictions) if found.label != test.labels[i]]
-    # The first of each digit, then the mistakes, then whatever comes, up to a full sheet.
+    # The first of each digit, then the mistakes, then the least certain, up to a full sheet.
     firsts = [test.labels.index(str(digit)) for digit in range(10)]
-    chosen = list(dict.fromkeys([*firsts, *wrong, *range(len(test.labels))]))[:ROWS]
+    doubtful = sorted(range(len(test.labels)), key=lambda i: results.predictions[i].probability)
+    chosen = list(dict.fromkeys([*firsts, *wrong, *doubtful]))[:ROWS]
     rows = [
         Row(
             test.pixels[i],
@@ -182,8 +183,8 @@ def _draw(results: Results, train: Digits, test: Digits, path: Path, figures: st
         for i in chosen
     ]
     subtitle = (
-        f"{figures}   ·   left: a held-out scan and what the service calls it; "
-        "right: its nearest training scans"
+        f"{figures}   ·   left: a held-out scan and what the service calls it; right: its nearest training "
+        "scans   ·   one of each digit, then the mistakes and the least certain"
     )
     draw_contact_sheet(rows, "Fovea on handwritten digits", subtitle, path)
 
