@@ -41,7 +41,7 @@ def test_infinity_is_no_deadline_also_against_the_clients_own(server: ServerProc
         for timeout in (None, math.inf, 1e12):
             client.models(timeout=timeout)
     own, none, long = (math.inf if left is None else left for left in proxy.left_s)
-    assert own <= 60
+    assert own < 90  # a minute, and what the clocks are apart
     # gRPC's own word for no deadline is one that is centuries away.
     assert none > 100 * 365 * 86_400
     assert 365 * 86_400 < long < none

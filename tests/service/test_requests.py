@@ -376,9 +376,21 @@ def test_a_full_queue_refuses_at_once_and_answers_the_others(slow: Stub, slow_se
             assert_logits(call.result().results[0], random_image(i))
 
 
+def occupy(slow: Stub, server: ServerProcess) -> list[Any]:
+    """Five calls that keep the model busy, one of them running and the others queued behind it."""
+    started = 'fovea_queue_seconds_count{model="slow"}'
+    before = server.metrics().get(started, 0)
+    ahead = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(5)]
+    while not ahead[-1].done():
+        metrics = server.metrics()
+        if metrics['fovea_queue_depth{model="slow"}'] >= 4 and metrics.get(started, 0) > before:
+            break
+    return ahead
+
+
 def test_work_whose_deadline_passed_is_not_done(slow: Stub, slow_server: ServerProcess) -> None:
     before = slow_server.metrics()
-    ahead = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(4)]
+    ahead = occupy(slow, slow_server)
     hasty = [slow.Classify.future(request(raw(random_image(i))), timeout=0.02) for i in range(3)]
     assert {call.code() for call in hasty} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     for i, call in enumerate(ahead):
@@ -387,7 +399,7 @@ def test_work_whose_deadline_passed_is_not_done(slow: Stub, slow_server: ServerP
     assert_logits(last.results[0], random_image(9))
     after = slow_server.metrics()
     runs_name = 'fovea_batch_size_count{model="slow"}'
-    assert after[runs_name] == before.get(runs_name, 0) + 5
+    assert after[runs_name] == before.get(runs_name, 0) + 6
     # Those that reached the server are counted as what they are, and under their model.
     shed = {
         reason: after[name] - before[name]
@@ -408,15 +420,15 @@ def at_work(server: ServerProcess) -> bool:
 
 def test_work_whose_caller_left_is_not_done(slow: Stub, slow_server: ServerProcess) -> None:
     before = runs(slow_server)
-    ahead = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(4)]
-    leaving = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(3)]
+    ahead = occupy(slow, slow_server)
+    leaving = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(2)]
     staying = slow.Classify.future(request(raw(random_image(9))), timeout=TIMEOUT_S)
     for call in leaving:
         call.cancel()
     for i, call in enumerate(ahead):
         assert_logits(call.result().results[0], random_image(i))
     assert_logits(staying.result().results[0], random_image(9))
-    assert runs(slow_server) == before + 5
+    assert runs(slow_server) == before + 6
 
 
 def test_a_stream_faster_than_the_server_is_held_back_and_loses_nothing(
