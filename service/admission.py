@@ -102,13 +102,11 @@ class Admission:
         if self._turns or not self._has_stream_room(load):
             await self._wait_for_turn(load, deadline)
         else:
-            self._held_by_streams += load
-            self._hold(load)
+            self._hold_for_stream(load)
         try:
             yield
         finally:
-            self._held_by_streams -= load
-            self._release(load)
+            self._release_for_stream(load)
 
     def _check(self, load: Load, capacity: Load) -> None:
         if self._closed:
@@ -125,6 +123,14 @@ class Admission:
         self._on_depth(self._held.images)
         self._give_turns()
 
+    def _hold_for_stream(self, load: Load) -> None:
+        self._held_by_streams += load
+        self._hold(load)
+
+    def _release_for_stream(self, load: Load) -> None:
+        self._held_by_streams -= load
+        self._release(load)
+
     def _has_stream_room(self, load: Load) -> bool:
         return load.fits(self._stream_capacity - self._held_by_streams) and load.fits(
             self._capacity - self._held
@@ -134,8 +140,7 @@ class Admission:
         while self._turns and self._has_stream_room(self._turns[0][0]):
             load, turn = self._turns.popleft()
             if not turn.done():
-                self._held_by_streams += load
-                self._hold(load)
+                self._hold_for_stream(load)
                 turn.set_result(None)
 
     async def _wait_for_turn(self, load: Load, deadline: float) -> None:
@@ -147,8 +152,7 @@ class Admission:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # it was given in the same instant
-                self._held_by_streams -= load
-                self._release(load)
+                self._release_for_stream(load)
             else:
                 with suppress(ValueError):  # a release in between has already passed over it
                     self._turns.remove(place)

@@ -22,11 +22,19 @@ FoveaError
         └── IndexLocked          another process writes to it
 """
 
+from collections.abc import Sequence
+
 
 def shorten(value: object) -> str:
     """A caller's value as an error message shows it: its repr, at most 80 characters of it."""
     text = repr(value[:80] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 80 else text[:79] + "…"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """What there is, as an error message lists it: at most so many, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 class FoveaError(Exception):

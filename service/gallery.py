@@ -20,6 +20,7 @@ from service.errors import (
     ItemNotFound,
     RequestError,
     VectorMismatch,
+    listed,
     shorten,
 )
 from service.metrics import Metrics
@@ -259,18 +260,15 @@ class Gallery:
     def _model_for_images(self, spec: CollectionSpec) -> Model:
         model = self.model_of(spec)
         if model is None:
-            models = self._repository.models
             loaded = [
                 f"{model.manifest.name} (version {model.manifest.version}, fingerprint {model.fingerprint})"
-                for model in models[:_LISTED_MODELS]
+                for model in self._repository.models
             ]
-            if len(models) > _LISTED_MODELS:
-                loaded.append(f"and {len(models) - _LISTED_MODELS} more")
             raise VectorMismatch(
                 f"collection {spec.name} takes vectors of fingerprint "
                 f"{shorten(spec.fingerprint) if spec.fingerprint else '(none)'}, and no "
                 f"loaded model makes these from images; serve the version that made the collection, or drop "
-                f"it and index again; the models there are: {', '.join(loaded) or 'none'}"
+                f"it and index again; the models there are: {listed(loaded, _LISTED_MODELS)}"
             )
         return model
 

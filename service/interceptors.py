@@ -27,6 +27,7 @@ from service.errors import (
     VectorMismatch,
 )
 from service.metrics import Metrics
+from service.pipeline import EXPIRED_WITHIN_S
 
 STATUS: dict[type[FoveaError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -45,8 +46,6 @@ _INSTRUMENTED = "/fovea.v1."
 NOT_LOGGED = (Overloaded, DeadlineExpired)
 # gRPC sends a status in the trailers, percent-encoded; past 8 KiB of them the caller gets another error.
 _MAX_MESSAGE_BYTES = 2000
-# The caller's own timer runs out a little before ours.
-_EXPIRED_WITHIN_S = 0.05
 _LAST_WORD_S = 0.005
 
 log = structlog.get_logger()
@@ -171,7 +170,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             log.error("request_crashed", method=call.method, exc_info=error)
         else:
             remaining = context.time_remaining()
-            expired = remaining is not None and remaining <= _EXPIRED_WITHIN_S
+            expired = remaining is not None and remaining <= EXPIRED_WITHIN_S
             self._count(call, grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED)
             return
         self._count(call, code)

@@ -26,7 +26,7 @@ from service.workers import WorkerPool
 
 ImageSource = bytes | RawImage
 # The caller's own timer runs out a little before ours: who leaves this close to it wasn't cancelling.
-_EXPIRED_WITHIN_S = 0.05
+EXPIRED_WITHIN_S = 0.05
 
 log = structlog.get_logger()
 
@@ -172,7 +172,7 @@ class Pipeline:
         """The request ends without an answer, so that all its images are lost."""
         name = model.manifest.name
         if isinstance(error, asyncio.CancelledError):
-            late = asyncio.get_running_loop().time() >= deadline - _EXPIRED_WITHIN_S
+            late = asyncio.get_running_loop().time() >= deadline - EXPIRED_WITHIN_S
             error = DeadlineExpired("") if late else error
         code = self._code_of(error) if isinstance(error, RequestError) else "CANCELLED"
         self._metrics.images.labels(name, code).inc(images)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.admission import Admission, Load
 from service.batching import DynamicBatcher
 from service.config import Config
-from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailable, shorten
+from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailable, listed, shorten
 from service.manifest import Manifest, read_manifest
 from service.metrics import Metrics
 from service.preprocess import Preprocessing
@@ -98,10 +98,6 @@ class Model:
         return self._thread.close(timeout_s)
 
 
-# Of those that an error lists.
-_LISTED_MODELS = 20
-
-
 @dataclass(frozen=True)
 class _Wanted:
     name: str
@@ -182,9 +178,8 @@ class ModelRepository:
         return next((model for model in self._models.values() if model.fingerprint == fingerprint), None)
 
     def _there(self) -> str:
-        listed = [f"{wanted.name} (version {wanted.folder.name})" for wanted in self._wanted[:_LISTED_MODELS]]
-        more = len(self._wanted) - len(listed)
-        return f"the models there are: {', '.join(listed)}" + (f" and {more} more" if more else "")
+        models = [f"{wanted.name} (version {wanted.folder.name})" for wanted in self._wanted]
+        return f"the models there are: {listed(models)}"
 
     async def close(self, timeout_s: float) -> bool:
         """Close every model; whether all that ran has ended within the time."""

@@ -14,15 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CollectionExists, CollectionNotFound, IndexUnusable, Unavailable, shorten
+from service.errors import CollectionExists, CollectionNotFound, IndexUnusable, Unavailable, listed, shorten
 from service.retrieval import flat, lock, record
 from service.retrieval.checks import check_spec, check_top_k, pack_items, pack_queries
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor
 from service.retrieval.replies import attributes_of
 from service.retrieval.segments import MAX_SEGMENT_ROWS, Segments
 
-# Of the names that an error lists.
-_LISTED_NAMES = 20
 # Of a float32.
 _NUMBER_BYTES = 4
 
@@ -209,8 +207,6 @@ class EmbeddedIndex(Index):
         self._check_open()
         found = self._collections.get(name)
         if found is None:
-            names = sorted(self._collections.copy())
-            listed = ", ".join(names[:_LISTED_NAMES]) or "none"
-            more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-            raise CollectionNotFound(f"no collection {shorten(name)}; there are: {listed}{more}")
+            there = listed(sorted(self._collections.copy()))
+            raise CollectionNotFound(f"no collection {shorten(name)}; there are: {there}")
         return found
