@@ -24,8 +24,9 @@ from service.errors import (
     shorten,
 )
 from service.metrics import Metrics
+from service.model import Model
 from service.pipeline import ImageSource, Pipeline
-from service.repository import Model, ModelRepository
+from service.repository import ModelRepository
 from service.retrieval.checks import check_item, check_query
 from service.retrieval.index import (
     AttributeValue,

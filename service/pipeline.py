@@ -18,9 +18,9 @@ from service.config import Config
 from service.errors import DeadlineExpired, InferenceFailed, InvalidImage, Overloaded, RequestError
 from service.image import ImageLimits, RawImage, from_raw, open_image
 from service.metrics import Metrics
+from service.model import Model
 from service.postprocess import ClassScore, top_k
 from service.preprocess import Preprocessing, preprocess
-from service.repository import Model
 from service.session import Outputs
 from service.workers import WorkerPool
 

@@ -1,101 +1,17 @@
-"""The model repository: a folder of packages → loaded, warm models with a batcher each."""
+"""The model repository: a folder of packages → loaded, warm models."""
 
 import asyncio
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.admission import Admission, Load
-from service.batching import DynamicBatcher
 from service.config import Config
 from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailable, listed, shorten
-from service.manifest import Manifest, read_manifest
+from service.manifest import read_manifest
 from service.metrics import Metrics
-from service.preprocess import Preprocessing
-from service.session import ModelSession, Outputs
+from service.model import Model
 from service.workers import WorkerPool
-
-
-class Model:
-    """A loaded and warm model.
-
-    Attributes:
-        manifest: what its package says.
-        preprocessing: how an image becomes its input.
-        fingerprint: names the package and the precision; embeddings of another one don't compare.
-        execution_provider, precision: what really runs.
-        max_batch_size: images in one run at most.
-        admission: the door that a request goes through first.
-        batcher: takes uint8 [height, width, 3] and gives `Outputs` of one image.
-    """
-
-    def __init__(self, manifest: Manifest, config: Config, metrics: Metrics) -> None:
-        """Load and warm up; takes seconds, so call it from a worker thread.
-
-        Raises:
-            StartError: the package or the execution provider can't be used.
-        """
-        started = time.perf_counter()
-        session = ModelSession(manifest, config.execution_provider, config.intra_op_thread_count)
-        slowest_run_s = session.warm_up(config.max_batch_size)
-        self._session = session
-        self._thread = WorkerPool(f"inference-{manifest.name}", threads=1, capacity=1)
-        self._inference = metrics.inference.labels(manifest.name)
-        self._batch_size = metrics.batch_size.labels(manifest.name)
-        self.manifest = manifest
-        self.preprocessing = Preprocessing(
-            manifest.resize_short_side, manifest.input_height, manifest.input_width, manifest.interpolation
-        )
-        self.execution_provider = session.execution_provider
-        self.precision = session.precision
-        self.fingerprint = manifest.fingerprint(session.precision)
-        self.max_batch_size = config.max_batch_size
-        self.batcher: DynamicBatcher[NDArray[np.uint8], Outputs] = DynamicBatcher(
-            self._run,
-            max_batch_size=config.max_batch_size,
-            max_queue_delay_ms=config.max_queue_delay_ms,
-            expected_run_s=slowest_run_s,
-            on_wait=metrics.queue.labels(manifest.name).observe,
-        )
-        self.admission = Admission(
-            Load(config.queue_capacity, config.max_queued_bytes),
-            self.batcher.expected_wait_s,
-            metrics.queue_depth.labels(manifest.name).set,
-        )
-        for reason in ("full", "expired", "cancelled"):  # so that they are there from the start, as 0
-            metrics.shed.labels(manifest.name, reason)
-        self.load_s = time.perf_counter() - started
-        metrics.model_load_duration.labels(manifest.name).set(self.load_s)
-        metrics.model_info.labels(
-            manifest.name, manifest.version, self.execution_provider, self.precision
-        ).set(1)
-
-    async def _run(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Outputs]:
-        return await self._thread.run(partial(self._run_blocking, images))
-
-    def _run_blocking(self, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
-        batch = np.stack(images)
-        started = time.perf_counter()
-        outputs = self._session.run(batch)
-        self._inference.observe(time.perf_counter() - started)
-        self._batch_size.observe(len(batch))
-        return outputs.split()
-
-    async def close(self, timeout_s: float) -> bool:
-        """Finish what is queued, then end the thread; whether that was done within the time."""
-        self.admission.close()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.batcher.close()
-        except TimeoutError:
-            timeout_s = 0
-        return self._thread.close(timeout_s)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ LAYERS = (
     {"gallery"},
     {"pipeline"},
     {"repository", "retrieval"},
+    {"model"},
     {"admission", "batching", "session", "image", "preprocess", "postprocess"},
     {"providers", "latency", "manifest", "workers", "budget", "encoded"},
     {"config", "metrics", "logs"},

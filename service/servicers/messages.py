@@ -10,8 +10,8 @@ from service.config import Config
 from service.errors import InvalidRequest, RequestError
 from service.image import RawImage
 from service.interceptors import clip, current_call, status_of
+from service.model import Model
 from service.pipeline import ImageSource
-from service.repository import Model
 
 
 def check_count(what: str, values: Sized, config: Config) -> None:

@@ -6,7 +6,8 @@ import grpc.aio
 from fovea.v1 import models_pb2 as pb
 from fovea.v1 import models_pb2_grpc
 
-from service.repository import Model, ModelRepository
+from service.model import Model
+from service.repository import ModelRepository
 from service.servicers.messages import name_model
 
 _TASKS = {"single_label": pb.TASK_SINGLE_LABEL, "multi_label": pb.TASK_MULTI_LABEL}

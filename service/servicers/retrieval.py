@@ -11,7 +11,7 @@ from fovea.v1 import retrieval_pb2 as pb
 from service.config import Config
 from service.errors import InvalidRequest, RequestError, shorten
 from service.gallery import Gallery, NewItem, Query, StoredItem
-from service.repository import Model
+from service.model import Model
 from service.retrieval.checks import MAX_ID_BYTES
 from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Metric, Neighbor
 from service.retrieval.replies import check_reply_size
