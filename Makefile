@@ -126,7 +126,7 @@ $(APP): $(PINS) | $(VENV)/.created
 	@touch $@
 
 $(DEV): $(PINS) | $(VENV)/.created
-	$(call install,$(SERVE_EXTRA)$(comma)train$(comma)dev)
+	$(call install,$(SERVE_EXTRA)$(comma)openvino$(comma)bench$(comma)train$(comma)dev)
 	@touch $(APP) $@
 
 comma := ,
