@@ -1,0 +1,104 @@
+"""A server in a process of its own on one core, and what it costs there."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_START_TIMEOUT_S = 120.0
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class PinnedProcess:
+    """A child pinned to one core.
+
+    Attributes:
+        address: host:port where it listens.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
+        self._process, self.address = process, address
+
+    def cpu_s(self) -> float:
+        """Processor time used so far, user and system, in seconds."""
+        text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+    def resident_bytes(self) -> int:
+        """Memory resident now."""
+        return self._status("VmRSS")
+
+    def peak_resident_bytes(self) -> int:
+        """The most memory that was resident so far."""
+        return self._status("VmHWM")
+
+    def _status(self, field: str) -> int:
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in text.splitlines() if line.startswith(field))
+        return int(line.split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def pinned_module(module: str, *arguments: str, core: int) -> Iterator[PinnedProcess]:
+    """Run `python -m module` on a core; its first line on stdout is its address."""
+    process = subprocess.Popen(
+        ["taskset", "--cpu-list", str(core), sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with _ended(process):
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        if not address:
+            raise SystemExit(f"{module} {' '.join(arguments)} ended before it listened")
+        yield PinnedProcess(process, address)
+
+
+@contextlib.contextmanager
+def pinned_server(repository: Path, *options: str, core: int) -> Iterator[PinnedProcess]:
+    """`fovea serve` on free ports, ready to answer; further options are its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "server.log"
+        command = [
+            "taskset", "--cpu-list", str(core), sys.executable, "-m", "service", "serve",
+            "--port", "0", "--metrics-port", "0", "--lame-duck-s", "0", "--log-format", "json",
+            "--model-repository", str(repository), "--index-path", str(Path(folder) / "index"), *options,
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stderr=output, text=True)
+        with _ended(process):
+            yield PinnedProcess(process, _ready_address(process, log))
+
+
+def _ready_address(process: "subprocess.Popen[str]", log: Path) -> str:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines():
+            event = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
+            if event.get("event") == "ready":
+                return str(event["address"])
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise SystemExit(f"the server isn't ready; its log:\n{log.read_text()}")
+
+
+@contextlib.contextmanager
+def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
