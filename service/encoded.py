@@ -14,6 +14,8 @@ _MAX_TIFF_PARTS = 2**16
 _OFFSET_TAGS = {273, 324}  # of strips, of tiles
 
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_SEQUENTIAL_FRAMES = {0xC0, 0xC1}
+_OTHER_FRAMES = {0xC2, 0xC3, 0xC5, 0xC6, 0xC7}
 _ARITHMETIC_FRAMES = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 # Markers that libjpeg acts on: not stuffed zeros, fill bytes or restarts, nor the reserved ones,
 # which it skips without looking for a length.
@@ -44,7 +46,7 @@ class EncodedFile(io.BytesIO):
         return super().read(size)
 
 
-def check_jpeg(data: bytes) -> None:
+def check_jpeg(data: bytes) -> bool:
     """Refuse a JPEG whose cost is out of proportion to its size.
 
     Every scan of a progressive file passes over all the pixels again, however few bytes it has: a
@@ -54,27 +56,39 @@ def check_jpeg(data: bytes) -> None:
     Args:
         data: a JPEG or MPO file; what follows its first picture doesn't count.
 
+    Returns:
+        Whether it is decoded a few rows at a time, because its first scan has all it needs; libjpeg
+        reads no second one then, so none is looked for. Of other files the decoder keeps every
+        coefficient, 2 bytes each, at full size, until the last scan is read.
+
     Raises:
         InvalidImage: more than `MAX_SCANS` scans, more than 1,000 segments, or arithmetic coding,
             which browsers don't read either and which makes a scan slower still.
     """
-    scans = 0
+    scans = components = 0
     at = 2
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(data, at)
         if found is None:
-            return
+            return False
         marker = found[1][0]
         if marker == _END_OF_IMAGE:
-            return
-        if marker in _ARITHMETIC_FRAMES:
+            return False
+        body = found.end() + 2
+        if marker in _SEQUENTIAL_FRAMES:
+            components = int.from_bytes(data[body + 5 : body + 6])
+        elif marker in _OTHER_FRAMES:
+            components = 0
+        elif marker in _ARITHMETIC_FRAMES:
             raise InvalidImage("the JPEG image is arithmetic-coded; expected Huffman coding")
-        if marker == _START_OF_SCAN:
+        elif marker == _START_OF_SCAN:
             scans += 1
+            if scans == 1 and components and data[body : body + 1] == bytes([components]):
+                return True
             if scans > MAX_SCANS:
                 total = MAX_SCANS + data.count(b"\xff\xda", found.start())
                 raise InvalidImage(f"the JPEG image has {total} scans; at most {MAX_SCANS} are accepted")
-        at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
+        at = found.end() + max(2, int.from_bytes(data[found.end() : body]))
     raise InvalidImage(f"the JPEG image has more than {_MAX_SEGMENTS:,} segments before its end")
 
 

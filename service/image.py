@@ -12,7 +12,7 @@ from PIL import (  # Pillow opens only the formats whose plugins are imported
     GifImagePlugin,
     Image,
     ImageFile,
-    JpegImagePlugin,  # noqa: F401 - as above; opens the MPO files of many phones too
+    JpegImagePlugin,  # opens the MPO files of many phones too
     PngImagePlugin,  # noqa: F401 - as above
     TiffImagePlugin,
     UnidentifiedImageError,
@@ -21,6 +21,7 @@ from PIL import (  # Pillow opens only the formats whose plugins are imported
 
 from service.encoded import EncodedFile, check_jpeg, check_jpeg_parts, check_tiff
 from service.errors import InvalidImage, shorten
+from service.preprocess import Picture
 
 # Ours is explicit, applies to every format and is checked before decoding; Pillow's would warn or
 # raise first, with advice about denial of service that the caller can't act on.
@@ -99,36 +100,39 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint
     Raises:
         InvalidImage: says what is wrong with it.
     """
-    return np.ascontiguousarray(np.asarray(decode_picture(data, limits)))
+    return np.ascontiguousarray(np.asarray(decode_picture(data, limits).image))
 
 
-def decode_picture(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Like `decode`, as a Pillow picture of mode RGB, for callers who go on in Pillow."""
-    return open_image(data, limits).decode()
+def decode_picture(
+    data: bytes, limits: ImageLimits = DEFAULT_LIMITS, least_short_side: int | None = None
+) -> Picture:
+    """Like `decode`, for `preprocess`; `least_short_side` as in `open_image`."""
+    return open_image(data, limits, least_short_side).decode()
 
 
 class OpenedImage:
     """An image file whose header is read and whose pixels aren't decoded yet.
 
     Attributes:
-        pixels: how many memory is taken for: width × height, or those of one tile of a TIFF file
-            that are more; a row counts for at least 4.
+        pixels: how many memory is taken for: width × height as they will be decoded, or those of one
+            tile of a TIFF file that are more; a row counts for at least 4. All of the file's where the
+            decoder keeps them, as for progressive JPEGs.
     """
 
-    def __init__(self, picture: ImageFile.ImageFile, pixels: int, png_bit_depth: int) -> None:
+    def __init__(
+        self, picture: ImageFile.ImageFile, pixels: int, extent: "_Extent", png_bit_depth: int
+    ) -> None:
         """Wrap what Pillow opened."""
         self.pixels = pixels
+        self._extent = extent
         self._png_bit_depth = png_bit_depth
         self._format = picture.format
         self._pictures = [picture]
 
-    def decode(self) -> Image.Image:
+    def decode(self) -> Picture:
         """Decode it, once.
 
         Takes 4 to 12 bytes of memory for each pixel on the way (WebP 16), and 4 for the result.
-
-        Returns:
-            A Pillow picture of mode RGB, upright.
 
         Raises:
             InvalidImage: the pixels are broken, cut short or of a kind that isn't read.
@@ -140,7 +144,7 @@ class OpenedImage:
         # Raised outside of `except`, since an error that somebody keeps would keep, by its cause's
         # traceback, the picture's memory.
         try:
-            return _decoded(self._pictures.pop(), self._png_bit_depth)
+            return _decoded(self._pictures.pop(), self._extent, self._png_bit_depth)
         except InvalidImage as error:
             problem = str(error)
         except MemoryError:
@@ -150,7 +154,18 @@ class OpenedImage:
         raise InvalidImage(problem)
 
 
-def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage:
+@dataclass(frozen=True)
+class _Extent:
+    """A picture's size in the file, and the part of a decoded pixel's side that one of its pixels is."""
+
+    width: int
+    height: int
+    scale: int
+
+
+def open_image(
+    data: bytes, limits: ImageLimits = DEFAULT_LIMITS, least_short_side: int | None = None
+) -> OpenedImage:
     """Check a file's size, format, header and number of pixels, without decoding its pixels.
 
     Between this and `OpenedImage.decode` a caller can wait for the memory of that many pixels.
@@ -158,17 +173,23 @@ def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage
     Args:
         data: a file's bytes, in one of `FORMATS`.
         limits: what is too large.
+        least_short_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, whichever
+            is smallest, while its shorter side keeps this many pixels; None decodes it whole.
 
     Raises:
         InvalidImage: says what is wrong with it.
         MemoryError: there is no memory for the header's data.
+        ValueError: `least_short_side` is below 1.
     """
+    if least_short_side is not None and least_short_side < 1:
+        raise ValueError(f"least_short_side is {least_short_side}; expected at least 1")
     if not data:
         raise InvalidImage("the image is empty (0 bytes); expected a file's bytes")
     if len(data) > limits.max_bytes:
         raise InvalidImage(f"the image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted")
+    row_by_row = False
     if data.startswith(b"\xff\xd8"):
-        check_jpeg(data)
+        row_by_row = check_jpeg(data)
     elif data.startswith((b"II", b"MM")):
         check_tiff(data)
     try:
@@ -183,9 +204,15 @@ def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage
         raise
     except Exception as error:  # a broken file makes Pillow's plugins raise anything
         raise InvalidImage(f"the image is broken or cut short: {_reason(error)}") from error
-    _check_size(*picture.size, limits)
+    width, height = picture.size
+    _check_size(width, height, limits)
+    scale = 1
+    if least_short_side is not None:
+        scale = _scale_down(picture, least_short_side)
     # Pillow keeps a pointer to each row, which costs more than a narrow row's pixels.
-    pixels = max(picture.width, _LEAST_ROW_PIXELS) * picture.height
+    pixels = max(width, _LEAST_ROW_PIXELS) * height
+    if row_by_row:
+        pixels = max(picture.width, _LEAST_ROW_PIXELS) * picture.height
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         try:
             pixels = max(pixels, _check_tiff(picture, data, limits))
@@ -193,7 +220,8 @@ def open_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> OpenedImage
             raise
         except Exception as error:  # as above: any tag can have any type
             raise InvalidImage(f"the TIFF image is broken or cut short: {_reason(error)}") from error
-    return OpenedImage(picture, pixels, png_bit_depth=data[24] if picture.format == "PNG" else 8)
+    bit_depth = data[24] if picture.format == "PNG" else 8
+    return OpenedImage(picture, pixels, _Extent(width, height, scale), bit_depth)
 
 
 def from_raw(raw: RawImage, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -264,15 +292,38 @@ def _check_tiles(
         )
 
 
-def _decoded(picture: ImageFile.ImageFile, png_bit_depth: int) -> Image.Image:
+def _scale_down(picture: ImageFile.ImageFile, least_short_side: int) -> int:
+    """Have a JPEG decoded at a part of its size (libjpeg's DCT scaling); returns 1 over the part."""
+    width, height = picture.size
+    if not isinstance(picture, JpegImagePlugin.JpegImageFile) or min(width, height) < 2 * least_short_side:
+        return 1
+    drafted = picture.draft(None, (least_short_side, least_short_side))
+    return 1 if drafted is None else round(width / drafted[1][2])
+
+
+def _decoded(picture: ImageFile.ImageFile, extent: _Extent, png_bit_depth: int) -> Picture:
     with picture:
         picture.load()
         if picture.format == "PNG":
             _scale_png_transparency(picture, png_bit_depth)
-        turn = _transposition(picture)
+        turn = _turn(picture)
     rgb = _to_rgb(picture)
     del picture  # its memory, before a turned copy is made
-    return rgb if turn is None else rgb.transpose(turn)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    if extent.scale == 1:
+        return Picture.whole(upright)
+    return _placed(upright, extent, turn)
+
+
+def _placed(upright: Image.Image, extent: _Extent, turn: Image.Transpose | None) -> Picture:
+    """Say where in whole decoded pixels the file's picture lies: stored, it begins at the top left."""
+    width, height = extent.width, extent.height
+    if turn in _ON_THE_SIDE:
+        width, height = height, width
+    part_width, part_height = width / extent.scale, height / extent.scale
+    left = upright.width - part_width if turn in _FROM_THE_RIGHT else 0.0
+    top = upright.height - part_height if turn in _FROM_THE_BOTTOM else 0.0
+    return Picture(upright, width, height, (left, top, left + part_width, top + part_height))
 
 
 def _scale_png_transparency(picture: Image.Image, bit_depth: int) -> None:
@@ -348,7 +399,7 @@ def _narrowed(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
     return narrow
 
 
-_TRANSPOSITIONS = {
+_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -359,7 +410,12 @@ _TRANSPOSITIONS = {
 }
 
 
-def _transposition(picture: ImageFile.ImageFile) -> Image.Transpose | None:
+_ON_THE_SIDE = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
+_FROM_THE_RIGHT = {_TURNS[2], _TURNS[3], _TURNS[6], _TURNS[7]}
+_FROM_THE_BOTTOM = {_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8]}
+
+
+def _turn(picture: ImageFile.ImageFile) -> Image.Transpose | None:
     """What brings the picture upright, of a loaded picture."""
     if len(picture.info.get("exif") or b"") > _MAX_EXIF_BYTES:
         return None
@@ -369,7 +425,7 @@ def _transposition(picture: ImageFile.ImageFile) -> Image.Transpose | None:
         raise
     except Exception:  # noqa: BLE001 - a picture is whole even when its EXIF block isn't
         return None
-    return _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _reason(error: Exception) -> str:

@@ -53,6 +53,7 @@ class Manifest:
     input_width: int
     resize_short_side: int
     interpolation: str
+    jpeg_scaled_decode: bool
     logits_name: str
     embedding_name: str
     embedding_dimension: int
@@ -141,6 +142,7 @@ def _parse(root: "_Reader", folder: Path, digest: str) -> Manifest:
         input_width=width,
         resize_short_side=preprocessing.integer("resize_short_side", max(height, width), 8192),
         interpolation=preprocessing.choice("interpolation", INTERPOLATIONS),
+        jpeg_scaled_decode=preprocessing.flag("jpeg_scaled_decode"),
         logits_name=logits.matching("name", r".+"),
         embedding_name=embedding.matching("name", r".+"),
         embedding_dimension=embedding.integer("dimension", 1),
@@ -225,6 +227,13 @@ class _Reader:
         ):
             raise self.error(name, value, "a number above 0")
         return float(value)
+
+    def flag(self, name: str) -> bool:
+        """True or false; false where it is missing."""
+        value = self._fields.get(name, False)
+        if not isinstance(value, bool):
+            raise self.error(name, value, "true or false")
+        return value
 
     def boolean(self, name: str, *, expected: bool) -> None:
         value = self._get(name)

@@ -61,6 +61,7 @@ def write_pixels(repository: Path, preprocessing: Preprocessing, name: str = "pi
             "resize_short_side": preprocessing.resize_short_side,
             "interpolation": preprocessing.interpolation,
             "antialias": True,
+            "jpeg_scaled_decode": preprocessing.jpeg_scaled_decode,
             "normalization": {"in_graph": True, "mean": [0, 0, 0], "std": [1, 1, 1]},
         },
         "outputs": {

@@ -2,13 +2,11 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -17,10 +15,9 @@ from training.digits import digit_arrays, digits
 from training.folder import read_folder
 from training.image_check import Track, untracked
 from training.splits import Dataset, Defaults, Split
+from training.transforms import Transform
 
 __all__ = ["Batches", "Dataset", "Defaults", "Split", "digit_arrays", "digits", "open_dataset"]
-
-Transform = Callable[[Image.Image, random.Random], NDArray[np.uint8]]
 
 
 def open_dataset(data: str, skip_broken: bool = False, track: Track = untracked) -> Dataset:
@@ -103,7 +100,8 @@ class _Pixels(TorchDataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         draw = random.Random(f"{self.seed}/{index}")  # noqa: S311 - augmentation, not secrets
         # A copy: Pillow's pixels are read-only, which PyTorch warns about.
-        pixels = np.array(self.transform(self.split.picture(index), draw))
+        picture = self.split.picture(index, self.transform.least_short_side)
+        pixels = np.array(self.transform(picture, draw))
         return torch.from_numpy(pixels), int(self.split.labels[index])
 
 

@@ -65,6 +65,7 @@ def facts(
             "resize_short_side": preprocessing.resize_short_side,
             "interpolation": preprocessing.interpolation,
             "antialias": True,
+            "jpeg_scaled_decode": preprocessing.jpeg_scaled_decode,
             "normalization": {"in_graph": True, "mean": list(mean), "std": list(std)},
         },
         "outputs": {

@@ -64,7 +64,7 @@ def split_images(split: Split, spec: Preprocessing) -> NDArray[np.uint8]:
     pixels = []
     for index in indices.tolist():
         try:
-            pixels.append(preprocess(split.picture(index), spec))
+            pixels.append(preprocess(split.picture(index, spec.least_short_side), spec))
         except (InvalidImage, OSError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             raise ExportError(

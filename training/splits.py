@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.errors import InvalidImage
 from service.image import ImageLimits, decode_picture
+from service.preprocess import Picture
 from training.errors import DataError
 
 K = TypeVar("K", bound=Hashable)
@@ -38,8 +39,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def picture(self, index: int) -> Image.Image:
-        """One picture, of mode RGB.
+    def picture(self, index: int, least_short_side: int | None = None) -> Picture:
+        """One picture; `least_short_side` as in `service.image.open_image`, for files.
 
         Raises:
             service.errors.InvalidImage: the file is broken.
@@ -47,8 +48,8 @@ class Split:
         """
         source = self.sources[index]
         if isinstance(source, Path):
-            return decode_picture(file_bytes(source), FILE_LIMITS)
-        return Image.fromarray(source)
+            return decode_picture(file_bytes(source), FILE_LIMITS, least_short_side)
+        return Picture.whole(Image.fromarray(source))
 
 
 def file_bytes(path: Path) -> bytes:

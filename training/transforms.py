@@ -7,16 +7,28 @@ exported graph carries it.
 import math
 import random
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.preprocess import INTERPOLATIONS, Preprocessing, preprocess
+from service.preprocess import INTERPOLATIONS, Picture, Preprocessing, preprocess
 
 CROPS = ("resized", "padded", "none")
 _AREA_SHARE = (0.08, 1.0)
 _ASPECT_RATIO = (3 / 4, 4 / 3)
+
+
+class Transform(Protocol):
+    """Picture, source of randomness → uint8 [height, width, 3]."""
+
+    @property
+    def least_short_side(self) -> int | None:
+        """The fewest pixels that a JPEG's shorter side may be decoded at; None where only all will do."""
+
+    def __call__(self, picture: Picture, draw: random.Random) -> NDArray[np.uint8]:
+        """The network's input."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +47,15 @@ class TrainTransform:
     crop: str
     mirror: bool
 
-    def __call__(self, picture: Image.Image, draw: random.Random) -> NDArray[np.uint8]:
-        """Picture of mode RGB → uint8 [crop_height, crop_width, 3]."""
+    @property
+    def least_short_side(self) -> int | None:
+        """The evaluation's; but a resized crop may enlarge a small part, so it wants all pixels."""
+        return None if self.crop == "resized" else self.spec.least_short_side
+
+    def __call__(self, picture: Picture, draw: random.Random) -> NDArray[np.uint8]:
+        """Picture → uint8 [crop_height, crop_width, 3]; for a resized crop a whole one."""
         if self.crop == "resized":
-            pixels = _resized_crop(picture, self.spec, draw)
+            pixels = _resized_crop(picture.image, self.spec, draw)
         else:
             pixels = preprocess(picture, self.spec)
         if self.crop == "padded":
@@ -58,8 +75,13 @@ class EvalTransform:
 
     spec: Preprocessing
 
-    def __call__(self, picture: Image.Image, draw: random.Random) -> NDArray[np.uint8]:  # noqa: ARG002 - as above
-        """Picture of mode RGB → uint8 [crop_height, crop_width, 3]."""
+    @property
+    def least_short_side(self) -> int | None:
+        """The service's."""
+        return self.spec.least_short_side
+
+    def __call__(self, picture: Picture, draw: random.Random) -> NDArray[np.uint8]:  # noqa: ARG002 - a `Transform`
+        """Picture → uint8 [crop_height, crop_width, 3]."""
         return preprocess(picture, self.spec)
 
 

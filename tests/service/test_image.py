@@ -436,8 +436,9 @@ def test_pixel_limit_is_exact(noise: Image.Image) -> None:
 def test_decode_picture_gives_the_same_pixels(noise: Image.Image) -> None:
     data = save(noise, "PNG")
     picture = decode_picture(data)
-    assert picture.mode == "RGB"
-    assert np.array_equal(np.asarray(picture), decode(data))
+    assert picture.image.mode == "RGB"
+    assert np.array_equal(np.asarray(picture.image), decode(data))
+    assert (picture.width, picture.height, picture.box) == (30, 20, (0, 0, 30, 20))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -450,8 +451,8 @@ def test_opening_decodes_nothing(
         opened = open_image(data)
     assert opened.pixels == 600
     picture = opened.decode()
-    assert picture.mode == "RGB"
-    assert np.array_equal(np.asarray(picture), decode(data))
+    assert picture.image.mode == "RGB"
+    assert np.array_equal(np.asarray(picture.image), decode(data))
     with pytest.raises(ValueError, match="decoded before"):
         opened.decode()
 
@@ -542,7 +543,7 @@ def test_a_decoded_webp_keeps_no_canvases(noise: Image.Image) -> None:
     opened = open_image(save(noise, "WEBP"))
     picture = opened.decode()
     assert pictures_in_memory() <= before
-    assert picture.size == noise.size
+    assert picture.image.size == noise.size
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")

@@ -108,6 +108,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         input_width=24,
         resize_short_side=40,
         interpolation="bicubic",
+        jpeg_scaled_decode=False,
         logits_name="logits",
         embedding_name="embedding",
         embedding_dimension=64,
@@ -120,6 +121,12 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         digest=hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest(),
     )
     assert schema_accepts(GOOD)
+
+
+def test_scaled_decode_is_read(tmp_path: Path) -> None:
+    document = changed("preprocessing.jpeg_scaled_decode", True)
+    assert schema_accepts(document)
+    assert read_manifest(write(tmp_path, document)).jpeg_scaled_decode is True
 
 
 def test_variants_are_found_by_precision(tmp_path: Path) -> None:
@@ -171,6 +178,9 @@ BROKEN: list[tuple[str, Any]] = [
     ("preprocessing.resize_short_side", 8193),
     ("preprocessing.resize_short_side", 0),
     ("preprocessing.interpolation", "cubic"),
+    ("preprocessing.jpeg_scaled_decode", "true"),
+    ("preprocessing.jpeg_scaled_decode", 1),
+    ("preprocessing.jpeg_scaled_decode", None),
     ("preprocessing.antialias", False),
     ("preprocessing.antialias", 1),
     ("preprocessing.normalization", "imagenet"),
@@ -311,6 +321,7 @@ def test_the_server_does_without_what_it_does_not_use(path: str, value: Any, tmp
         ("input.height", 4096),
         ("preprocessing.resize_short_side", 8192),
         ("preprocessing.interpolation", "nearest"),
+        ("preprocessing.jpeg_scaled_decode", False),
         ("labels", ["same", "same", ""]),
         ("temperature", 1e-9),
         ("temperature", 2),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from service.image import decode
-from service.preprocess import Preprocessing, preprocess
+from service.preprocess import Picture, Preprocessing, preprocess
 from tests.training.pictures import draw, picture
 from training.data import Batches, Split
 from training.normalization import Normalization
@@ -55,7 +55,7 @@ def test_evaluation_sees_the_services_pixels_of_real_photographs(photos: list[Pa
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_training_views_have_the_inputs_size(crop: str, size: tuple[int, int]) -> None:
     transform = TrainTransform(Preprocessing(40, 32, 24), crop, mirror=True)
-    view = picture(0, 1, *size)
+    view = Picture.whole(picture(0, 1, *size))
     for seed in range(25):
         pixels = transform(view, draw(seed))
         assert pixels.shape == (32, 24, 3)
@@ -65,8 +65,8 @@ def test_training_views_have_the_inputs_size(crop: str, size: tuple[int, int]) -
 def test_a_padded_crop_shifts_over_black() -> None:
     spec = Preprocessing(16, 16, 16)
     transform = TrainTransform(spec, "padded", mirror=False)
-    whole = picture(1, 3, 16, 16)
-    pixels = np.asarray(whole)
+    whole = Picture.whole(picture(1, 3, 16, 16))
+    pixels = np.asarray(whole.image)
     shifts = set()
     for seed in range(200):
         view = transform(whole, draw(seed))
@@ -84,8 +84,8 @@ def test_a_padded_crop_shifts_over_black() -> None:
 
 def test_mirroring_is_done_to_half_and_only_when_asked() -> None:
     spec = Preprocessing(16, 16, 16)
-    whole = picture(1, 3, 16, 16)
-    pixels = np.asarray(whole)
+    whole = Picture.whole(picture(1, 3, 16, 16))
+    pixels = np.asarray(whole.image)
     views = [TrainTransform(spec, "none", mirror=True)(whole, draw(seed)) for seed in range(200)]
     mirrored = sum(np.array_equal(view, pixels[:, ::-1]) for view in views)
     plain = sum(np.array_equal(view, pixels) for view in views)
@@ -98,7 +98,7 @@ def test_mirroring_is_done_to_half_and_only_when_asked() -> None:
 
 def test_resized_crops_keep_to_the_picture() -> None:
     # A picture of one colour stays so: no crop reaches over its edge.
-    flat = Image.new("RGB", (301, 77), (10, 200, 30))
+    flat = Picture.whole(Image.new("RGB", (301, 77), (10, 200, 30)))
     transform = TrainTransform(Preprocessing(64, 64, 64), "resized", mirror=False)
     for seed in range(200):
         assert (transform(flat, draw(seed)) == (10, 200, 30)).all()
@@ -108,7 +108,7 @@ def test_resized_crops_take_parts_of_every_size_shape_and_place() -> None:
     # The pixels say where they come from.
     side = 256
     down, across = np.mgrid[0:side, 0:side].astype(np.uint8)
-    where = Image.fromarray(np.stack([across, down, np.zeros_like(down)], axis=2))
+    where = Picture.whole(Image.fromarray(np.stack([across, down, np.zeros_like(down)], axis=2)))
     transform = TrainTransform(Preprocessing(64, 64, 64, "nearest"), "resized", mirror=False)
     areas, ratios, lefts, tops = [], [], [], []
     for seed in range(400):
