@@ -1,20 +1,23 @@
-"""The door of a model: how much may be in at a time, counted in images and in bytes.
+"""The door of a model: how much may be in at a time, and who would be answered too late.
 
-A unary request is let in whole or refused at once, before any work is paid for. A message of a stream
-waits for its turn instead. What was let in counts until the request ends: decoding, waiting, running.
+A unary request is let in whole or refused at once, before any work is paid for: even its images aren't
+looked at. A message of a stream waits for its turn instead. What was let in counts until the request
+ends: decoding, waiting, running.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
 
+from service.entry_queue import BULK_SHARE
 from service.errors import DeadlineExpired, InvalidRequest, Overloaded, Unavailable
+from service.forecast import Forecast
+from service.group import Priority
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """What a request brings, or what there is room for.
 
     Attributes:
@@ -25,15 +28,13 @@ class Load:
     images: int
     size_bytes: int
 
-    def __add__(self, other: "Load") -> "Load":
-        return Load(self.images + other.images, self.size_bytes + other.size_bytes)
-
-    def __sub__(self, other: "Load") -> "Load":
-        return Load(self.images - other.images, self.size_bytes - other.size_bytes)
-
     def fits(self, room: "Load") -> bool:
         """Whether it is no more than `room`, in both."""
         return self.images <= room.images and self.size_bytes <= room.size_bytes
+
+    def less(self, other: "Load") -> "Load":
+        """What is left of it beside `other`."""
+        return Load(self.images - other.images, self.size_bytes - other.size_bytes)
 
     def half(self) -> "Load":
         """Half of it, rounded down."""
@@ -43,116 +44,109 @@ class Load:
         return f"{self.images} images and {self.size_bytes:,} bytes"
 
 
-class Admission:
-    """Lets requests in while there is room. All methods belong to one event loop; times are its own."""
+class Permit:
+    """A request that is in; its holder calls `release` once, when the request ends."""
+
+    __slots__ = ("_admission", "deadline", "load", "patient", "priority")
 
     def __init__(
-        self, capacity: Load, expected_wait_s: Callable[[int], float], on_depth: Callable[[int], None]
+        self, admission: "Admission", load: Load, deadline: float, priority: Priority, patient: bool
     ) -> None:
+        self._admission, self.load, self.deadline = admission, load, deadline
+        self.priority, self.patient = priority, patient
+
+    def release(self) -> None:
+        """Make room for others."""
+        self._admission._release(self)
+
+
+class Admission:
+    """Lets requests in while there is room and time. All methods belong to one event loop.
+
+    Attributes:
+        images: how many are in.
+    """
+
+    def __init__(self, capacity: Load, forecast: Forecast, on_depth: Callable[[int], None]) -> None:
         """Open the door.
 
         Args:
-            capacity: what may be in at a time. Streams together get at most half, so that they never
-                shut the others out.
-            expected_wait_s: how long so many images take, to tell the refused when to come back.
+            capacity: what may be in at a time. Streams and bulk work together get at most half, so that
+                they never shut the others out.
+            forecast: when a request would be answered.
             on_depth: is told how many images are in, after each change.
         """
-        self._capacity, self._stream_capacity = capacity, capacity.half()
-        self._expected_wait_s, self._on_depth = expected_wait_s, on_depth
-        self._held = self._held_by_streams = Load(0, 0)
-        self._turns: deque[tuple[Load, asyncio.Future[None]]] = deque()
+        self._capacity, self._patient_capacity = capacity, capacity.half()
+        self._forecast, self._on_depth = forecast, on_depth
+        self.images = self._bytes = 0
+        self._patient_images = self._patient_bytes = 0
+        self._permits: set[Permit] = set()
+        self._turns: deque[tuple[Permit, asyncio.Future[None]]] = deque()
         self._closed = False
 
     def close(self) -> None:
         """Let nobody in any more."""
         self._closed = True
 
-    @contextmanager
-    def admit(self, load: Load) -> Iterator[None]:
-        """Let a request in until the block ends, or refuse it at once.
+    def admit(self, load: Load, deadline: float, priority: Priority = Priority.INTERACTIVE) -> Permit:
+        """Let a request in, or refuse it at once.
 
         Raises:
-            Overloaded: there is no room now.
-            InvalidRequest: there could never be.
+            Overloaded: there is no room now, or it would be answered after its deadline.
+            DeadlineExpired: it has passed.
+            InvalidRequest: there could never be room.
             Unavailable: the door is closed.
         """
-        self._check(load, self._capacity)
-        if not load.fits(self._capacity - self._held):
+        patient = priority is Priority.BULK
+        capacity = self._patient_capacity if patient else self._capacity
+        self._check(load, capacity, deadline)
+        if not load.fits(self._room(patient)):
             raise Overloaded(
-                f"the queue has room for {self._capacity - self._held}, of {self._capacity}; "
+                f"the queue has room for {self._room(patient)}, of {capacity}; "
                 f"the request has {load}; try again later",
-                retry_after_ms=1000 * self._expected_wait_s(self._held.images),
+                retry_after_ms=1000 * self._forecast.backlog_s(self.images),
             )
-        self._hold(load)
-        try:
-            yield
-        finally:
-            self._release(load)
+        # Where nothing is in, nobody is kept from anything: so a forecast that is wrong is put right.
+        if self.images and (late_s := self._late_s(load.images, deadline, priority)) > 0:
+            raise Overloaded(
+                f"the {self.images} images that are in leave no time for {load.images} more before the "
+                f"deadline ({1000 * late_s:.0f} ms too late); try again later",
+                retry_after_ms=1000 * late_s,
+                reason="predicted_late",
+            )
+        return self._hold(Permit(self, load, deadline, priority, patient))
 
-    @asynccontextmanager
-    async def admit_stream(self, load: Load, deadline: float) -> AsyncIterator[None]:
-        """Let one message of a stream in until the block ends, as soon as there is room, in turn.
+    def try_stream(self, load: Load, deadline: float, priority: Priority) -> Permit | None:
+        """Let one message of a stream in if there is room now and nobody waits; else `admit_stream`.
+
+        Raises:
+            As `admit_stream`.
+        """
+        self._check(load, self._patient_capacity, deadline)
+        if self._turns or not load.fits(self._room(patient=True)):
+            return None
+        return self._hold(Permit(self, load, deadline, priority, patient=True))
+
+    async def admit_stream(self, load: Load, deadline: float, priority: Priority) -> Permit:
+        """Let one message of a stream in as soon as there is room, in turn.
 
         Raises:
             DeadlineExpired: there was no room in time.
             InvalidRequest: there could never be.
             Unavailable: the door is closed.
         """
-        self._check(load, self._stream_capacity)
-        if self._turns or not self._has_stream_room(load):
-            await self._wait_for_turn(load, deadline)
-        else:
-            self._hold_for_stream(load)
-        try:
-            yield
-        finally:
-            self._release_for_stream(load)
-
-    def _check(self, load: Load, capacity: Load) -> None:
-        if self._closed:
-            raise Unavailable("the server is draining; try another one")
-        if not load.fits(capacity):
-            raise InvalidRequest(f"the request has {load}; at most {capacity} fit in the queue")
-
-    def _hold(self, load: Load) -> None:
-        self._held += load
-        self._on_depth(self._held.images)
-
-    def _release(self, load: Load) -> None:
-        self._held -= load
-        self._on_depth(self._held.images)
-        self._give_turns()
-
-    def _hold_for_stream(self, load: Load) -> None:
-        self._held_by_streams += load
-        self._hold(load)
-
-    def _release_for_stream(self, load: Load) -> None:
-        self._held_by_streams -= load
-        self._release(load)
-
-    def _has_stream_room(self, load: Load) -> bool:
-        return load.fits(self._stream_capacity - self._held_by_streams) and load.fits(
-            self._capacity - self._held
-        )
-
-    def _give_turns(self) -> None:
-        while self._turns and self._has_stream_room(self._turns[0][0]):
-            load, turn = self._turns.popleft()
-            if not turn.done():
-                self._hold_for_stream(load)
-                turn.set_result(None)
-
-    async def _wait_for_turn(self, load: Load, deadline: float) -> None:
+        if permit := self.try_stream(load, deadline, priority):
+            return permit
+        permit = Permit(self, load, deadline, priority, patient=True)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = (load, turn)
+        place = (permit, turn)
         self._turns.append(place)
         try:
             async with asyncio.timeout_at(deadline):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # it was given in the same instant
-                self._release_for_stream(load)
+                permit.release()
             else:
                 with suppress(ValueError):  # a release in between has already passed over it
                     self._turns.remove(place)
@@ -160,3 +154,66 @@ class Admission:
             if isinstance(error, TimeoutError):
                 raise DeadlineExpired("the deadline passed while the message waited for room") from None
             raise
+        return permit
+
+    def _check(self, load: Load, capacity: Load, deadline: float) -> None:
+        if self._closed:
+            raise Unavailable("the server is draining; try another one")
+        if not load.fits(capacity):
+            raise InvalidRequest(f"the request has {load}; at most {capacity} fit in the queue")
+        if asyncio.get_running_loop().time() >= deadline:
+            raise DeadlineExpired("the deadline had passed before the work began")
+
+    def _room(self, patient: bool) -> Load:
+        images, size_bytes = self._capacity.images - self.images, self._capacity.size_bytes - self._bytes
+        if patient:
+            images = min(images, self._patient_capacity.images - self._patient_images)
+            size_bytes = min(size_bytes, self._patient_capacity.size_bytes - self._patient_bytes)
+        return Load(images, size_bytes)
+
+    def _late_s(self, images: int, deadline: float, priority: Priority) -> float:
+        """By how much it would be late, in seconds; not above 0 if it is in time."""
+        left_s = deadline - asyncio.get_running_loop().time()
+        if (late_s := self._forecast.wait_s(self.images, images) - left_s) <= 0:
+            return late_s  # even if all that is in went first
+        ahead = sum(
+            permit.load.images
+            for permit in self._permits
+            if permit.priority <= priority and permit.deadline <= deadline
+        )
+        wait_s = self._forecast.wait_s(ahead, images)
+        if priority is Priority.BULK:
+            bulk_ahead = sum(permit.load.images for permit in self._permits if permit.priority is priority)
+            # Whatever goes first, bulk work advances with its share.
+            wait_s = min(wait_s, self._forecast.wait_s(round(bulk_ahead / BULK_SHARE), images))
+        elif ahead < self.images:
+            wait_s /= 1 - BULK_SHARE
+        return wait_s - left_s
+
+    def _hold(self, permit: Permit) -> Permit:
+        self.images += permit.load.images
+        self._bytes += permit.load.size_bytes
+        if permit.patient:
+            self._patient_images += permit.load.images
+            self._patient_bytes += permit.load.size_bytes
+        self._permits.add(permit)
+        self._on_depth(self.images)
+        return permit
+
+    def _release(self, permit: Permit) -> None:
+        self._permits.remove(permit)
+        self.images -= permit.load.images
+        self._bytes -= permit.load.size_bytes
+        if permit.patient:
+            self._patient_images -= permit.load.images
+            self._patient_bytes -= permit.load.size_bytes
+        self._on_depth(self.images)
+        if self._turns:
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        while self._turns and self._turns[0][0].load.fits(self._room(patient=True)):
+            permit, turn = self._turns.popleft()
+            if not turn.done():
+                self._hold(permit)
+                turn.set_result(None)

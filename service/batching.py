@@ -1,43 +1,62 @@
-"""The dynamic batcher: many callers' values → few runs. It knows no model, only a function to call.
+"""The dynamic batcher: many callers' values → few runs. It knows no model, only functions to call.
 
 Rules, each with its test:
-  1. A batch runs when it is full, when its first entry has waited `max_queue_delay_ms`, or when an
-     entry's deadline allows no more waiting.
-  2. Entries whose caller left or whose deadline passed are dropped before the run, not after it.
-  3. A caller who leaves never takes its mates along; a run that fails fails its own batch only.
+  1. Earliest deadline first; interactive before bulk, which keeps a share (`EntryQueue`).
+  2. An idle instance starts at once, unless waiting for the next arrival makes the mean answer faster;
+     then never longer than `max_queue_delay_ms` from the first entry, never past the earliest
+     deadline − L(b + 1), and not when nothing is coming.
+  3. A dispatched batch takes more entries until its values are copied.
+  4. What can't be answered in time any more isn't run: entries whose caller left, whose deadline passed,
+     or whose deadline L(1) can't meet while others could use the time.
+  5. A caller who leaves never takes its mates along; a run that fails fails its own batch only.
+  6. Every run updates L(b).
 """
 
 import asyncio
-import itertools
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from service.entry_queue import EntryQueue
 from service.errors import DeadlineExpired, InferenceFailed, RequestError, Unavailable
-
-# A run that starts just in time by the clock ends just too late for its caller.
-_RUN_MARGIN = 1.25
+from service.group import Entry
+from service.latency import LatencyTable
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+# Copies a batch's values in the thread that runs them; no more entries join from then on.
+Take = Callable[[], Sequence[In]]
+Run = Callable[[Take[In]], Awaitable[Sequence[Out | RequestError]]]
+# The gap to the next arrival is a mean over some ten of them; past so many gaps nothing is coming.
+_NEWEST_GAP_WEIGHT = 0.1
+_PATIENCE_GAPS = 2.0
 
 
-@dataclass(eq=False)
-class _Entry(Generic[In, Out]):
-    value: In
-    arrived: float
-    deadline: float
-    future: "asyncio.Future[Out]"
+class _Batch:
+    """A dispatched batch: the loop adds entries until the run's thread takes their values."""
 
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-            # Read once, so that asyncio doesn't complain where the caller leaves in this instant.
-            self.future.exception()
+    def __init__(self, entries: list[Entry], limit: int) -> None:
+        self.entries, self._limit = entries, limit
+        self._lock, self._open = threading.Lock(), True
+
+    def join(self, entry: Entry) -> bool:
+        """Whether the entry could still come along."""
+        with self._lock:
+            joined = self._open and len(self.entries) < self._limit
+            if joined:
+                self.entries.append(entry)
+            return joined
+
+    def take(self) -> list[Any]:
+        """The values of those that somebody still waits for."""
+        with self._lock:
+            self._open = False
+            self.entries = [entry for entry in self.entries if not entry.group.over]
+            return [entry.value for entry in self.entries]
 
 
 class DynamicBatcher(Generic[In, Out]):
-    """Collects values into batches and runs one batch at a time.
+    """Collects entries into batches and has each of its instances run one batch at a time.
 
     All methods belong to one event loop; times are that loop's (`loop.time()`), in seconds. What bounds
     the queue is the door in front of it, `Admission`.
@@ -45,138 +64,206 @@ class DynamicBatcher(Generic[In, Out]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]],
+        runs: Sequence[Run[In, Out]],
         *,
-        max_batch_size: int,
+        batch_sizes: Sequence[int],
+        latency: LatencyTable,
         max_queue_delay_ms: float,
-        expected_run_s: float,
-        on_wait: Callable[[float], None],
+        on_wait: Callable[[float], None] = lambda _: None,
+        on_run: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
         """Make a batcher; `start` sets it to work.
 
         Args:
-            run: gets 1 to `max_batch_size` values and gives as many results, in order. Whatever it
-                raises fails that batch.
-            max_batch_size: values in one run at most.
-            max_queue_delay_ms: how long the first entry waits for others.
-            expected_run_s: how long a run takes, before any was seen.
-            on_wait: is told how long each value waited for its run, in seconds.
+            runs: one function per instance. It is given `take`, calls it once, when it copies the values
+                (in any thread), and gives as many results or errors, in order; there may be none to run.
+                Whatever it raises fails that batch.
+            batch_sizes: what really runs, ascending; the last is the maximum, a batch between two of
+                them costs as much as the larger.
+            latency: L(b), which the batcher asks and keeps up to date.
+            max_queue_delay_ms: how long the first entry waits for others at most.
+            on_wait: is told how long each entry waited for its run, in seconds.
+            on_run: is told how many entries a run ended, and when (loop time).
         """
-        self._run = run
-        self._max_batch_size = max_batch_size
+        self._runs, self._sizes, self._latency = runs, list(batch_sizes), latency
+        self._max_batch_size = self._sizes[-1]
         self._max_queue_delay_s = max_queue_delay_ms / 1000
-        self._run_s = expected_run_s
-        self._on_wait = on_wait
-        # A dict keeps the order of arrival and lets a caller who leaves take its entry out at once.
-        self._queue: dict[int, _Entry[In, Out]] = {}
-        self._keys = itertools.count()
-        self._changed = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._on_wait, self._on_run = on_wait, on_run
+        self._queue = EntryQueue()
+        self._open: set[_Batch] = set()
+        self._idle: list[asyncio.Future[None]] = []
         self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._last_arrival, self._gap_s = float("-inf"), self._silence_s()
 
     def start(self) -> "asyncio.Task[None]":
-        """Set the batcher to work on the running loop; the task ends when it is closed."""
-        self._worker = asyncio.get_running_loop().create_task(self._work(), name="batcher")
-        return self._worker
+        """Set the instances to work on the running loop; the task ends when the batcher is closed."""
+        self._task = asyncio.get_running_loop().create_task(self._work_all(), name="batcher")
+        return self._task
 
     async def close(self) -> None:
         """Take nothing more, finish what is queued, and end."""
         self._closing = True
-        self._changed.set()
-        if self._worker is not None:
-            await self._worker
+        self._wake(len(self._idle))
+        if self._task is not None:
+            await self._task
 
-    def expected_wait_s(self, values: int) -> float:
-        """How long so many values take at the latest pace, in seconds."""
-        return self._run_s * values / self._max_batch_size
-
-    async def submit(self, value: In, deadline: float) -> Out:
-        """Queue one value and wait for its result.
-
-        Args:
-            value: handed to `run`.
-            deadline: loop time.
+    def put(self, entry: Entry) -> None:
+        """Queue an entry; its group is told how it ended. One whose group is over is let go.
 
         Raises:
-            DeadlineExpired: it passed before the result came; a value still queued isn't run.
-            InferenceFailed: the run failed.
-            Unavailable: the batcher is closing.
+            Unavailable: the batcher is closed.
         """
-        if self._closing or self._worker is None or self._worker.done():
+        if self._closing or self._task is None or self._task.done():
             raise Unavailable("the server is draining; try another one")
+        if entry.group.over:
+            return
+        entry.arrived = now = asyncio.get_running_loop().time()
+        gap = min(now - self._last_arrival, self._silence_s())
+        self._last_arrival = now
+        self._gap_s += _NEWEST_GAP_WEIGHT * (gap - self._gap_s)
+        if self._open and not self._queue and any(batch.join(entry) for batch in self._open):
+            self._on_wait(0.0)
+            return
+        self._queue.push(entry)
+        self._wake(1)
+
+    def _silence_s(self) -> float:
+        """A gap that no wait is worth; longer ones say nothing more about what comes next."""
+        return 2 * self._latency(1)
+
+    async def _work_all(self) -> None:
+        async with asyncio.TaskGroup() as instances:
+            for run in self._runs:
+                instances.create_task(self._work(run))
+
+    async def _work(self, run: Run[In, Out]) -> None:
         loop = asyncio.get_running_loop()
-        entry: _Entry[In, Out] = _Entry(value, loop.time(), deadline, loop.create_future())
-        key = next(self._keys)
-        self._queue[key] = entry
-        self._changed.set()
+        while True:
+            if self._queue:
+                now = loop.time()
+                start = self._start_at(now)
+                if start > now:
+                    await self._wait(start)
+                elif entries := self._choose(now):
+                    await self._run_batch(run, entries, now)
+            elif self._closing:
+                return
+            else:
+                await self._wait(None)
+
+    def _wake(self, instances: int) -> None:
+        while self._idle and instances:
+            waiter = self._idle.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                instances -= 1
+
+    async def _wait(self, until: float | None) -> None:
+        """Until something changes, or that time comes."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._idle.append(waiter)
+        timer = None if until is None else loop.call_at(until, _resolve, waiter)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await entry.future
-        except TimeoutError:
-            raise DeadlineExpired("the deadline passed before the image's result was there") from None
+            await waiter
         finally:
-            self._queue.pop(key, None)
+            if timer is not None:
+                timer.cancel()
+            if waiter in self._idle:
+                self._idle.remove(waiter)
 
-    async def _work(self) -> None:
-        while await self._wait_for_first():
-            await self._wait_for_more()
-            if batch := self._take():
-                await self._run_batch(batch)
+    def _start_at(self, now: float) -> float:
+        """When the next batch should start, at the latest; now or earlier means at once."""
+        waiting = len(self._queue)
+        if waiting >= self._max_batch_size or self._closing:
+            return now
+        more_s = self._latency(waiting + 1)
+        # Starting now, the next arrival waits for this run to end and then runs alone. Waiting for it
+        # costs every entry the gap and the larger run's additional time. The smaller sum wins.
+        cost_of_waiting = (waiting + 1) * (self._gap_s + more_s - self._latency(waiting))
+        if cost_of_waiting >= self._latency(1):
+            return now
+        return min(
+            min(entry.arrived for entry in self._queue) + self._max_queue_delay_s,
+            self._queue.earliest_deadline() - more_s,
+            self._last_arrival + _PATIENCE_GAPS * self._gap_s,
+        )
 
-    async def _wait_for_first(self) -> bool:
-        """Whether there is a first entry; False once the batcher is closing and empty."""
-        while not self._queue:
-            if self._closing:
-                return False
-            self._changed.clear()
-            await self._changed.wait()
-        return True
+    def _choose(self, now: float) -> list[Entry]:
+        """Take the next batch out of the queue, dropping what can't be saved."""
+        entries = self._queue.take(self._worthwhile_size(min(len(self._queue), self._max_batch_size)))
+        earliest = min(entry.group.deadline for entry in entries)
+        if earliest >= now + self._latency(len(entries)):
+            return entries
+        alone_s = self._latency(1)
+        can_be_saved = [entry for entry in entries if entry.group.deadline >= now + alone_s]
+        if not can_be_saved and not self._queue:
+            # Nobody else could use the time; and if L(1) is wrong, only a run puts it right.
+            can_be_saved = [entry for entry in entries if entry.group.deadline > now][-1:]
+            return self._keep(entries, can_be_saved, can_be_saved)
+        fitting = self._most_answers(can_be_saved, now)
+        return self._keep(entries, can_be_saved, fitting)
 
-    async def _wait_for_more(self) -> None:
-        loop = asyncio.get_running_loop()
-        while 0 < len(self._queue) < self._max_batch_size and not self._closing:
-            entries = self._queue.values()
-            window_end = next(iter(entries)).arrived + self._max_queue_delay_s
-            latest_start = min(entry.deadline for entry in entries) - _RUN_MARGIN * self._run_s
-            start = min(window_end, latest_start)
-            if loop.time() >= start:
-                return
-            self._changed.clear()
-            try:
-                async with asyncio.timeout_at(start):
-                    await self._changed.wait()
-            except TimeoutError:
-                return
+    def _worthwhile_size(self, waiting: int) -> int:
+        """As many as wait, or fewer where filling up to the next size costs more than it brings."""
+        if waiting in self._sizes or waiting < self._sizes[0]:
+            return waiting
+        smaller = max(size for size in self._sizes if size < waiting)
+        padded_pays = waiting / self._latency(waiting) >= smaller / self._latency(smaller)
+        return waiting if padded_pays else smaller
 
-    def _take(self) -> list[_Entry[In, Out]]:
-        """The oldest entries that somebody still waits for; the dead are taken out on the way."""
-        now = asyncio.get_running_loop().time()
-        batch: list[_Entry[In, Out]] = []
-        while self._queue and len(batch) < self._max_batch_size:
-            entry = self._queue.pop(next(iter(self._queue)))
-            if entry.future.done():
-                continue
-            if entry.deadline <= now:
-                entry.fail(TimeoutError())  # `submit` says it to the caller
-                continue
-            self._on_wait(now - entry.arrived)
-            batch.append(entry)
+    def _most_answers(self, entries: list[Entry], now: float) -> list[Entry]:
+        """The batch that answers the most per second in time: a larger one loses the most urgent."""
+        best: list[Entry] = []
+        best_rate = 0.0
+        size = len(entries)
+        while size:
+            in_time = [entry for entry in entries if entry.group.deadline >= now + self._latency(size)][:size]
+            rate = len(in_time) / self._latency(len(in_time)) if in_time else 0.0
+            if rate > best_rate:
+                best, best_rate = in_time, rate
+            size //= 2
+        return best
+
+    def _keep(self, taken: list[Entry], can_be_saved: list[Entry], batch: list[Entry]) -> list[Entry]:
+        """Drop what can't be saved, put back what only this batch can't take."""
+        saved, chosen = set(can_be_saved), set(batch)
+        for entry in taken:
+            if entry not in saved:
+                entry.group.fail(
+                    DeadlineExpired("the image's run would end after the deadline", "dropped_late")
+                )
+            elif entry not in chosen:
+                self._queue.push(entry)
         return batch
 
-    async def _run_batch(self, batch: list[_Entry[In, Out]]) -> None:
+    async def _run_batch(self, run: Run[In, Out], entries: list[Entry], started: float) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        for entry in entries:
+            self._on_wait(started - entry.arrived)
+        batch = _Batch(entries, self._max_batch_size)
+        self._open.add(batch)
+
         try:
-            results = await self._run([entry.value for entry in batch])
-            if len(results) != len(batch):
-                raise InferenceFailed(f"the run gave {len(results)} results for {len(batch)} images")
+            results = await run(batch.take)
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this batch and no other
             reason = str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}"
-            for entry in batch:
-                entry.fail(InferenceFailed(reason))  # an instance each: raising one adds a traceback to it
-            return
-        # The slowest of late, forgotten slowly: a late answer costs more than a smaller batch.
-        self._run_s = max(loop.time() - started, 0.9 * self._run_s)
-        for entry, result in zip(batch, results, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(result)
+            # An instance each: raising one adds a traceback to it.
+            results = [InferenceFailed(reason) for _ in batch.entries]
+        finally:
+            self._open.discard(batch)
+        if len(results) != len(batch.entries):
+            wrong = f"the run gave {len(results)} results for {len(batch.entries)} images"
+            results = [InferenceFailed(wrong) for _ in batch.entries]
+        ended = loop.time()
+        if batch.entries:
+            self._latency.observe(len(batch.entries), ended - started)
+        for entry, result in zip(batch.entries, results, strict=True):
+            entry.group.set(entry.index, result)
+        self._on_run(len(batch.entries), ended)
+
+
+def _resolve(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

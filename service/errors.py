@@ -82,15 +82,24 @@ class Overloaded(RequestError):
 
     Attributes:
         retry_after_ms: when there may be room again.
+        reason: "full", or "predicted_late": it would have been answered after its deadline.
     """
 
-    def __init__(self, message: str, retry_after_ms: float) -> None:
+    def __init__(self, message: str, retry_after_ms: float, reason: str = "full") -> None:
         super().__init__(message)
-        self.retry_after_ms = retry_after_ms
+        self.retry_after_ms, self.reason = retry_after_ms, reason
 
 
 class DeadlineExpired(RequestError):
-    """The deadline passed; the work that was left is not done."""
+    """The deadline passed, or is too near; the work that was left is not done.
+
+    Attributes:
+        reason: "expired", or "dropped_late": its run would have ended after the deadline.
+    """
+
+    def __init__(self, message: str, reason: str = "expired") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Unavailable(RequestError):

@@ -23,6 +23,7 @@ from service.errors import (
     listed,
     shorten,
 )
+from service.group import Priority
 from service.metrics import Metrics
 from service.model import Model
 from service.pipeline import ImageSource, Pipeline
@@ -142,7 +143,8 @@ class Gallery:
         """
         spec = (await self.describe(collection, deadline)).spec
         _check_fingerprint(spec, fingerprint)
-        vectors, model = await self._vectors(spec, [item.source for item in items], deadline)
+        sources = [item.source for item in items]
+        vectors, model = await self._vectors(spec, sources, deadline, Priority.BULK)
         candidates = [
             vector if isinstance(vector, RequestError) else Item(item.id, vector, item.attributes)
             for item, vector in zip(items, vectors, strict=True)
@@ -194,7 +196,7 @@ class Gallery:
         spec = (await self.describe(collection, deadline)).spec
         _check_fingerprint(spec, fingerprint)
         sources = await self._resolve_ids(collection, queries, deadline)
-        vectors, model = await self._vectors(spec, sources, deadline)
+        vectors, model = await self._vectors(spec, sources, deadline, Priority.INTERACTIVE)
         own_ids = [query.id if isinstance(query, StoredItem) else None for query in queries]
         started = time.perf_counter()
         answers = await self._read(lambda: self._find(spec, vectors, own_ids, k), deadline)
@@ -241,7 +243,11 @@ class Gallery:
         ]
 
     async def _vectors(
-        self, spec: CollectionSpec, sources: Sequence[ImageSource | Vector | RequestError], deadline: float
+        self,
+        spec: CollectionSpec,
+        sources: Sequence[ImageSource | Vector | RequestError],
+        deadline: float,
+        priority: Priority,
     ) -> tuple[list[Vector | RequestError], Model | None]:
         """Images embedded; vectors and errors stay as they are."""
         vectors: dict[int, Vector | RequestError] = {}
@@ -253,7 +259,7 @@ class Gallery:
                 images[i] = source
         model = self._model_for_images(spec) if images else None
         if model is not None:
-            outputs = await self._pipeline.infer(model, list(images.values()), deadline)
+            outputs = await self._pipeline.infer(model, list(images.values()), deadline, priority=priority)
             for i, output in zip(images, outputs, strict=True):
                 vectors[i] = output if isinstance(output, RequestError) else output.embedding
         return [vectors[i] for i in range(len(sources))], model

@@ -1,9 +1,9 @@
 """Around every call: request id, timing, counting, and the one table from errors to gRPC statuses."""
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -93,6 +93,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        # The handlers never change, and wrapping one costs as much as all the rest here.
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
     async def intercept_service(
         self,
@@ -102,11 +104,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Wrap the method's handler."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if wrapped := self._wrapped.get(method):
+            return wrapped
+        handler = await continuation(handler_call_details)
         # An unknown method has no handler; gRPC answers UNIMPLEMENTED.
         if handler is None or not method.startswith(_INSTRUMENTED):
             return handler
+        wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(
+        self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         codec = {
             "request_deserializer": _forgiving(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
@@ -129,9 +139,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._count(call, grpc.StatusCode.OK)
                 return response
             finally:
-                self._metrics.request_duration.labels(method, call.model).observe(
-                    time.perf_counter() - started
-                )
+                self._metrics.time_call(method, call.model, time.perf_counter() - started)
 
         return handle
 
@@ -177,7 +185,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         await context.abort(code, message)
 
     def _count(self, call: Call, code: grpc.StatusCode) -> None:
-        self._metrics.requests.labels(call.method, call.model, code.name).inc()
+        self._metrics.count_call(call.method, call.model, code.name)
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,7 @@ async def _all_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 def _begin(method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> Call:
     metadata = dict(context.invocation_metadata() or ())
     given = str(metadata.get(REQUEST_ID, ""))
-    call = Call(method, given if re.fullmatch(r"[\w.:-]{1,128}", given) else uuid.uuid4().hex)
+    call = Call(method, given if re.fullmatch(r"[\w.:-]{1,128}", given) else os.urandom(16).hex())
     current_call.set(call)
     structlog.contextvars.bind_contextvars(request_id=call.request_id)
     context.set_trailing_metadata(((REQUEST_ID, call.request_id),))

@@ -13,6 +13,7 @@ _SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1,
     0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+SHED_REASONS = ("full", "predicted_late", "expired", "dropped_late", "cancelled")
 _CONNECTION_TIMEOUT_S = 10.0
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -66,7 +67,8 @@ class Metrics:
         )
         self.shed = Counter(
             "fovea_shed_total",
-            "Images that were given up, by reason: full, expired, cancelled.",
+            "Images that were given up, by reason: full or predicted_late at the door; expired, "
+            "dropped_late or cancelled after it.",
             ["model", "reason"],
             registry=registry,
         )
@@ -82,12 +84,52 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        # Finding a child by its labels costs more than using it.
+        self._calls: dict[tuple[str, str, str], Counter] = {}
+        self._durations: dict[tuple[str, str], Histogram] = {}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
+    def count_call(self, method: str, model: str, code: str) -> None:
+        """A call ended with that status."""
+        child = self._calls.get((method, model, code))
+        if child is None:
+            child = self._calls[method, model, code] = self.requests.labels(method, model, code)
+        child.inc()
+
+    def time_call(self, method: str, model: str, seconds: float) -> None:
+        """A unary call took so long."""
+        child = self._durations.get((method, model))
+        if child is None:
+            child = self._durations[method, model] = self.request_duration.labels(method, model)
+        child.observe(seconds)
+
+    def of_model(self, name: str) -> "ModelMetrics":
+        """What concerns one model, its label already applied."""
+        return ModelMetrics(self, name)
+
     def _model_seconds(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ["model"], buckets=_SECONDS, registry=self.registry)
+
+
+class ModelMetrics:
+    """One model's children of `Metrics`."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self.decode = metrics.decode.labels(name)
+        self.queue = metrics.queue.labels(name)
+        self.inference = metrics.inference.labels(name)
+        self.batch_size = metrics.batch_size.labels(name)
+        self.queue_depth = metrics.queue_depth.labels(name)
+        self.images_ok = metrics.images.labels(name, "OK")
+        # Known reasons are there from the start, as 0.
+        self.shed = {reason: metrics.shed.labels(name, reason) for reason in SHED_REASONS}
+        self._images, self._name = metrics.images, name
+
+    def images(self, code: str) -> Counter:
+        """The counter of images that ended with that status."""
+        return self._images.labels(self._name, code)
 
 
 class MetricsServer:

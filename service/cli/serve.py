@@ -138,7 +138,7 @@ def serve(**settings: Any) -> None:
         sys.exit(1)
     configure_logs(config.log_format)
     try:
-        ended = asyncio.run(run_server(config))
+        ended = run_server(config)
     except StartError as error:
         structlog.get_logger().error("start_failed", error=str(error))
         sys.exit(1)

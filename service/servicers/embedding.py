@@ -1,20 +1,27 @@
 """fovea.v1.EmbeddingService: proto ↔ plain values."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc.aio
-import numpy as np
 from fovea.v1 import embedding_pb2 as pb
-from fovea.v1 import embedding_pb2_grpc, model_pb2, status_pb2
-from numpy.typing import NDArray
+from fovea.v1 import embedding_pb2_grpc, status_pb2
 
 from service.config import Config
 from service.errors import RequestError
-from service.pipeline import Pipeline
+from service.model import Model, Prediction
+from service.pipeline import Pipeline, Work
 from service.repository import ModelRepository
-from service.servicers.messages import deadline_of, image_sources, name_model, status
+from service.servicers.messages import (
+    deadline_in,
+    deadline_of,
+    image_sources,
+    name_model,
+    priority_of,
+    set_maker,
+    status,
+)
 from service.servicers.streams import OrderedStream
 
 
@@ -31,7 +38,17 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: pb.EmbedRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> pb.EmbedResponse:
         """One request, one reply."""
-        return await self._embed(request, deadline_of(context, self._config), stream=False)
+        model = self._repository.get(request.model, request.version)
+        name_model(model)
+        predictions = await self._pipeline.infer(
+            model,
+            image_sources(request.images, self._config),
+            deadline_of(context, model.default_timeout_ms),
+            priority=priority_of(request),
+        )
+        response = pb.EmbedResponse()
+        _fill(response, model, predictions)
+        return response
 
     def EmbedStream(
         self,
@@ -39,28 +56,38 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Many requests, their replies in order."""
-        stream = OrderedStream(self._answer, _failed, self._config, self._draining)
+        stream = OrderedStream(
+            self._pipeline, self._begin, self._answer, _failed, self._config, self._draining
+        )
         return stream.run(request_iterator)
 
-    async def _answer(self, message: pb.EmbedStreamRequest, deadline: float) -> pb.EmbedStreamResponse:
-        response = await self._embed(message.request, deadline, stream=True)
-        return pb.EmbedStreamResponse(id=message.id, response=response)
-
-    async def _embed(self, request: pb.EmbedRequest, deadline: float, *, stream: bool) -> pb.EmbedResponse:
+    async def _begin(self, message: pb.EmbedStreamRequest) -> Work:
+        request = message.request
         model = self._repository.get(request.model, request.version)
-        maker = name_model(model)
-        images = image_sources(request.images, self._config)
-        results = await self._pipeline.embed(model, images, deadline, stream=stream)
-        return pb.EmbedResponse(
-            model=maker, results=[_result(result) for result in results], fingerprint=model.fingerprint
+        name_model(model)
+        return await self._pipeline.begin_message(
+            model,
+            image_sources(request.images, self._config),
+            deadline_in(message.timeout_ms or model.default_timeout_ms),
+            priority=priority_of(request),
         )
+
+    async def _answer(self, message: pb.EmbedStreamRequest, work: Work) -> pb.EmbedStreamResponse:
+        answer = pb.EmbedStreamResponse(id=message.id)
+        _fill(answer.response, work.model, await self._pipeline.finish(work))
+        return answer
 
 
 def _failed(message: pb.EmbedStreamRequest, why: status_pb2.Status) -> pb.EmbedStreamResponse:
     return pb.EmbedStreamResponse(id=message.id, error=why)
 
 
-def _result(result: NDArray[np.float32] | RequestError) -> pb.EmbedResult:
-    if isinstance(result, RequestError):
-        return pb.EmbedResult(error=status(result))
-    return pb.EmbedResult(embedding=model_pb2.Vector(values=result.tolist()))
+def _fill(response: pb.EmbedResponse, model: Model, predictions: Sequence[Prediction | RequestError]) -> None:
+    set_maker(response.model, model)
+    response.fingerprint = model.fingerprint
+    for prediction in predictions:
+        result = response.results.add()
+        if isinstance(prediction, RequestError):
+            result.error.CopyFrom(status(prediction))
+        else:
+            result.embedding.values.extend(prediction.embedding.tolist())

@@ -4,14 +4,28 @@ import asyncio
 from collections.abc import Sequence, Sized
 
 import grpc.aio
-from fovea.v1 import image_pb2, model_pb2, status_pb2
+from fovea.v1 import (
+    classification_pb2,
+    embedding_pb2,
+    image_pb2,
+    model_pb2,
+    priority_pb2,
+    status_pb2,
+)
 
 from service.config import Config
 from service.errors import InvalidRequest, RequestError
+from service.group import Priority
 from service.image import RawImage
 from service.interceptors import clip, current_call, status_of
 from service.model import Model
 from service.pipeline import ImageSource
+
+_PRIORITIES = {
+    priority_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    priority_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    priority_pb2.PRIORITY_BULK: Priority.BULK,
+}
 
 
 def check_count(what: str, values: Sized, config: Config) -> None:
@@ -48,16 +62,36 @@ def status(error: RequestError) -> status_pb2.Status:
     return status_pb2.Status(code=status_of(error).value[0], message=clip(str(error)))
 
 
-def name_model(model: Model) -> model_pb2.ModelVersion:
-    """Who makes the reply; the call's metrics are that model's from now on."""
+def name_model(model: Model) -> None:
+    """The call's metrics are that model's from now on."""
     current_call.get().model = model.manifest.name
-    return model_pb2.ModelVersion(name=model.manifest.name, version=model.manifest.version)
 
 
-def deadline_of(context: "grpc.aio.ServicerContext[object, object]", config: Config) -> float:
+def set_maker(version: model_pb2.ModelVersion, model: Model) -> None:
+    """Say in a reply who made it."""
+    version.name, version.version = model.manifest.name, model.manifest.version
+
+
+def priority_of(request: classification_pb2.ClassifyRequest | embedding_pb2.EmbedRequest) -> Priority:
+    """Who the caller says goes first.
+
+    Raises:
+        InvalidRequest: no such priority.
+    """
+    try:
+        return _PRIORITIES[request.priority]
+    except KeyError:
+        names = ", ".join(priority_pb2.Priority.keys()[1:])
+        raise InvalidRequest(f"priority is {request.priority}; expected one of {names}") from None
+
+
+def deadline_of(context: "grpc.aio.ServicerContext[object, object]", default_timeout_ms: float) -> float:
     """The call's deadline as loop time: the caller's, or the default."""
     # Its stub says float; without a deadline it is None.
-    remaining: float | None = context.time_remaining()
-    if remaining is None:
-        remaining = config.default_timeout_ms / 1000
-    return asyncio.get_running_loop().time() + remaining
+    remaining_s: float | None = context.time_remaining()
+    return deadline_in(default_timeout_ms if remaining_s is None else 1000 * remaining_s)
+
+
+def deadline_in(timeout_ms: float) -> float:
+    """Loop time so many milliseconds from now."""
+    return asyncio.get_running_loop().time() + timeout_ms / 1000

@@ -33,12 +33,13 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     def __init__(self, gallery: Gallery, config: Config) -> None:
         self._gallery, self._config = gallery, config
+        self._timeout_ms = config.default_timeout_ms
 
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: _Context
     ) -> pb.CreateCollectionResponse:
         """Make an empty collection."""
-        deadline = deadline_of(context, self._config)
+        deadline = deadline_of(context, self._timeout_ms)
         if request.metric not in _METRICS:
             names = ", ".join(pb.Metric.keys()[1:])
             raise InvalidRequest(f"metric is {request.metric}; expected one of {names}")
@@ -57,21 +58,21 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self, request: pb.GetCollectionRequest, context: _Context
     ) -> pb.GetCollectionResponse:
         """Describe one."""
-        info = await self._gallery.describe(request.collection, deadline_of(context, self._config))
+        info = await self._gallery.describe(request.collection, deadline_of(context, self._timeout_ms))
         return pb.GetCollectionResponse(collection=self._collection(info))
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: _Context
     ) -> pb.ListCollectionsResponse:
         """Describe all."""
-        infos = await self._gallery.list_collections(deadline_of(context, self._config))
+        infos = await self._gallery.list_collections(deadline_of(context, self._timeout_ms))
         return pb.ListCollectionsResponse(collections=[self._collection(info) for info in infos])
 
     async def DropCollection(
         self, request: pb.DropCollectionRequest, context: _Context
     ) -> pb.DropCollectionResponse:
         """Remove one and all that is in it."""
-        await self._gallery.drop(request.collection, deadline_of(context, self._config))
+        await self._gallery.drop(request.collection, deadline_of(context, self._timeout_ms))
         return pb.DropCollectionResponse()
 
     async def Upsert(self, request: pb.UpsertRequest, context: _Context) -> pb.UpsertResponse:
@@ -81,7 +82,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             request.collection,
             [_new_item(item) for item in request.items],
             request.fingerprint,
-            deadline_of(context, self._config),
+            deadline_of(context, self._timeout_ms),
         )
         results = [
             # An id too long to be stored isn't sent back whole.
@@ -92,7 +93,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Delete(self, request: pb.DeleteRequest, context: _Context) -> pb.DeleteResponse:
         """Remove items by id."""
-        deadline = deadline_of(context, self._config)
+        deadline = deadline_of(context, self._timeout_ms)
         check_count("ids", request.ids, self._config)
         return pb.DeleteResponse(
             deleted=await self._gallery.delete(request.collection, list(request.ids), deadline)
@@ -100,7 +101,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Get(self, request: pb.GetRequest, context: _Context) -> pb.GetResponse:
         """Read items by id."""
-        deadline = deadline_of(context, self._config)
+        deadline = deadline_of(context, self._timeout_ms)
         check_count("ids", request.ids, self._config)
         items = await self._gallery.get(
             request.collection, list(request.ids), deadline, include_vectors=request.include_vectors
@@ -120,7 +121,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Count(self, request: pb.CountRequest, context: _Context) -> pb.CountResponse:
         """How many items there are."""
-        deadline = deadline_of(context, self._config)
+        deadline = deadline_of(context, self._timeout_ms)
         return pb.CountResponse(count=await self._gallery.count(request.collection, deadline))
 
     async def Search(self, request: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
@@ -131,7 +132,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             [_query(query) for query in request.queries],
             request.top_k or _DEFAULT_TOP_K,
             request.fingerprint,
-            deadline_of(context, self._config),
+            deadline_of(context, self._timeout_ms),
         )
         response = pb.SearchResponse(results=[_result(answer) for answer in answers], model=_model(model))
         # Exact: the gallery's own check, before any of this is made, goes by what is stored.
@@ -154,7 +155,10 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
 
 def _model(model: Model | None) -> model_pb2.ModelVersion | None:
-    return name_model(model) if model else None
+    if model is None:
+        return None
+    name_model(model)
+    return model_pb2.ModelVersion(name=model.manifest.name, version=model.manifest.version)
 
 
 def _new_item(item: pb.UpsertItem) -> NewItem:

@@ -3,8 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import grpc
 import structlog
@@ -13,6 +12,7 @@ from fovea.v1 import classification_pb2, embedding_pb2, status_pb2
 from service.config import Config
 from service.errors import RequestError, Unavailable
 from service.interceptors import NOT_LOGGED, clip, crash_message, current_call, status_of
+from service.pipeline import Pipeline, Work
 from service.servicers.messages import status
 
 Request = TypeVar(
@@ -20,6 +20,17 @@ Request = TypeVar(
 )
 Response = TypeVar("Response")
 log = structlog.get_logger()
+
+
+class _Message(Generic[Request]):
+    """A message that was read: in work, or failed before it came to that."""
+
+    __slots__ = ("images", "outcome", "request", "size_bytes")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.images, self.size_bytes = max(1, len(request.request.images)), request.ByteSize()
+        self.outcome: Work | status_pb2.Status | None = None
 
 
 class OrderedStream(Generic[Request, Response]):
@@ -31,7 +42,9 @@ class OrderedStream(Generic[Request, Response]):
 
     def __init__(
         self,
-        answer: Callable[[Request, float], Awaitable[Response]],
+        pipeline: Pipeline,
+        begin: Callable[[Request], Awaitable[Work]],
+        answer: Callable[[Request, Work], Awaitable[Response]],
         fail: Callable[[Request, status_pb2.Status], Response],
         config: Config,
         draining: asyncio.Event,
@@ -39,16 +52,21 @@ class OrderedStream(Generic[Request, Response]):
         """Prepare for one stream.
 
         Args:
-            answer: a message and its deadline (loop time) → its answer.
+            pipeline: is told of work that nobody waits for any more.
+            begin: a message → its work, once there is room.
+            answer: a message and its work → its answer, once it is done.
             fail: a message and why it failed → its answer.
-            config: window and default deadline.
+            config: the window.
             draining: once it is set nothing more is read; what was read is answered.
         """
-        self._answer, self._fail, self._draining = answer, fail, draining
+        self._pipeline, self._begin, self._answer, self._fail = pipeline, begin, answer, fail
+        self._draining = draining
         self._window_images, self._window_bytes = config.stream_window_images, config.max_message_bytes
-        self._default_timeout_ms = config.default_timeout_ms
-        self._pending: deque[tuple[_Weight, asyncio.Task[Response]]] = deque()
+        self._pending: deque[_Message[Request]] = deque()
         self._images = self._bytes = 0
+        self._more = True  # to be read
+        self._beginning = False  # a message was read and isn't pending yet
+        self._news, self._room = asyncio.Event(), asyncio.Event()
 
     async def run(self, requests: AsyncIterator[Request]) -> AsyncIterator[Response]:
         """Every answer in turn.
@@ -56,74 +74,86 @@ class OrderedStream(Generic[Request, Response]):
         Raises:
             Unavailable: the server drains; what was read before has been answered.
         """
-        iterator = aiter(requests)
+        reader = asyncio.create_task(self._read(requests))
         drain = asyncio.create_task(self._draining.wait())
-        reading: asyncio.Task[Request] | None = None
-        more = True
+        for task in (reader, drain):
+            task.add_done_callback(lambda _: self._news.set())
         try:
-            while more or self._pending:
-                if more and reading is None and self._has_room():
-                    reading = asyncio.ensure_future(anext(iterator))
-                oldest = self._pending[0][1] if self._pending else None
-                waited_for: list[asyncio.Task[Any] | None] = [oldest, reading, drain if more else None]
-                await asyncio.wait(filter(None, waited_for), return_when=asyncio.FIRST_COMPLETED)
-                if reading is not None and reading.done():
-                    more = self._begin(reading)
-                    reading = None
-                if drain.done():
-                    more = False
-                while self._pending and self._pending[0][1].done():
-                    yield self._end()
-            if drain.done():
-                raise Unavailable("the server is draining; send what is left to another one")
+            while True:
+                while self._pending:
+                    yield await self._end(self._pending[0])
+                if reader.done():
+                    break
+                if drain.done() and not self._beginning:
+                    raise Unavailable("the server is draining; send what is left to another one")
+                self._news.clear()
+                await self._news.wait()
+            reader.result()  # raises what ended the reading, as a malformed message
         finally:
-            left: list[asyncio.Task[Any]] = [drain, *(task for _, task in self._pending)]
-            if reading is not None:
-                left.append(reading)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            reader.cancel()
+            drain.cancel()
+            await asyncio.gather(reader, drain, return_exceptions=True)
+            for message in self._pending:
+                if isinstance(message.outcome, Work):
+                    self._pipeline.abandon(message.outcome)
 
-    def _has_room(self) -> bool:
-        return self._images < self._window_images and self._bytes < self._window_bytes
+    async def _read(self, requests: AsyncIterator[Request]) -> None:
+        iterator = aiter(requests)
+        while True:
+            while self._images >= self._window_images or self._bytes >= self._window_bytes:
+                self._room.clear()
+                await self._room.wait()
+            if self._draining.is_set():
+                await asyncio.Future()  # `run` ends the stream
+            try:
+                request = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            self._beginning = True
+            message = _Message(request)
+            await self._begin_one(message)
+            self._images += message.images
+            self._bytes += message.size_bytes
+            self._pending.append(message)
+            self._beginning = False
+            self._news.set()
 
-    def _begin(self, reading: "asyncio.Task[Request]") -> bool:
-        """Set to work on a message; False where there was none any more."""
+    async def _begin_one(self, message: _Message[Request]) -> None:
         try:
-            request = reading.result()
-        except StopAsyncIteration:
-            return False
-        weight = _Weight(max(1, len(request.request.images)), request.ByteSize())
-        self._images += weight.images
-        self._bytes += weight.size_bytes
-        self._pending.append((weight, asyncio.create_task(self._answer_one(request))))
-        return True
+            message.outcome = await self._begin(message.request)
+        except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
+            message.outcome = _why(error)
 
-    def _end(self) -> Response:
-        weight, task = self._pending.popleft()
-        self._images -= weight.images
-        self._bytes -= weight.size_bytes
-        return task.result()
+    async def _end(self, message: _Message[Request]) -> Response:
+        """The oldest message's answer; if its caller leaves meanwhile, it is still pending."""
+        if isinstance(message.outcome, Work):
+            if not message.outcome.group.done:
+                await message.outcome.group.until_done()
+            self._forget_oldest()
+            try:
+                return await self._answer(message.request, message.outcome)
+            except Exception as error:  # noqa: BLE001 - as above
+                return self._fail(message.request, _why(error))
+        self._forget_oldest()
+        assert message.outcome is not None  # noqa: S101 - `_begin_one` has set it
+        return self._fail(message.request, message.outcome)
 
-    async def _answer_one(self, request: Request) -> Response:
-        timeout_ms = request.timeout_ms or self._default_timeout_ms
-        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-        call = current_call.get()
-        try:
-            return await self._answer(request, deadline)
-        except RequestError as error:
-            if not isinstance(error, NOT_LOGGED):
-                log.warning(
-                    "message_failed", method=call.method, code=status_of(error).name, error=clip(str(error))
-                )
-            return self._fail(request, status(error))
-        except Exception as error:  # it is this message's, and the stream's others go on
-            log.error("message_crashed", method=call.method, exc_info=error)
-            code = grpc.StatusCode.INTERNAL.value[0]
-            return self._fail(request, status_pb2.Status(code=code, message=crash_message(call)))
+    def _forget_oldest(self) -> None:
+        message = self._pending.popleft()
+        self._images -= message.images
+        self._bytes -= message.size_bytes
+        self._room.set()
 
 
-@dataclass(frozen=True)
-class _Weight:
-    images: int
-    size_bytes: int
+def _why(error: Exception) -> status_pb2.Status:
+    """What the caller is told of a message's error; logged as a unary call's would be."""
+    call = current_call.get()
+    if isinstance(error, RequestError):
+        why = status(error)
+        if not isinstance(error, NOT_LOGGED):
+            log.warning(
+                "message_failed", method=call.method, code=status_of(error).name, error=clip(str(error))
+            )
+        return why
+    log.error("message_crashed", method=call.method, exc_info=error)
+    return status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message=crash_message(call))

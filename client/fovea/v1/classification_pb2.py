@@ -24,30 +24,31 @@ _sym_db = _symbol_database.Default()
 
 from fovea.v1 import image_pb2 as fovea_dot_v1_dot_image__pb2
 from fovea.v1 import model_pb2 as fovea_dot_v1_dot_model__pb2
+from fovea.v1 import priority_pb2 as fovea_dot_v1_dot_priority__pb2
 from fovea.v1 import status_pb2 as fovea_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66ovea/v1/classification.proto\x12\x08\x66ovea.v1\x1a\x14\x66ovea/v1/image.proto\x1a\x14\x66ovea/v1/model.proto\x1a\x15\x66ovea/v1/status.proto\"y\n\x0f\x43lassifyRequest\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Image\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x16\n\x0einclude_logits\x18\x05 \x01(\x08\"d\n\x10\x43lassifyResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.fovea.v1.ModelVersion\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.fovea.v1.ClassifyResult\"r\n\x0e\x43lassifyResult\x12\x32\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.fovea.v1.ClassificationH\x00\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome\"G\n\x0e\x43lassification\x12%\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x14.fovea.v1.ClassScore\x12\x0e\n\x06logits\x18\x02 \x03(\x02\"?\n\nClassScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"c\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x07request\x18\x02 \x01(\x0b\x32\x19.fovea.v1.ClassifyRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"\x82\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.fovea.v1.ClassifyResponseH\x00\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome2\xb3\x01\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.fovea.v1.ClassifyRequest\x1a\x1a.fovea.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.fovea.v1.ClassifyStreamRequest\x1a .fovea.v1.ClassifyStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66ovea/v1/classification.proto\x12\x08\x66ovea.v1\x1a\x14\x66ovea/v1/image.proto\x1a\x14\x66ovea/v1/model.proto\x1a\x17\x66ovea/v1/priority.proto\x1a\x15\x66ovea/v1/status.proto\"\x9f\x01\n\x0f\x43lassifyRequest\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Image\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x16\n\x0einclude_logits\x18\x05 \x01(\x08\x12$\n\x08priority\x18\x06 \x01(\x0e\x32\x12.fovea.v1.Priority\"d\n\x10\x43lassifyResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.fovea.v1.ModelVersion\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.fovea.v1.ClassifyResult\"r\n\x0e\x43lassifyResult\x12\x32\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.fovea.v1.ClassificationH\x00\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome\"G\n\x0e\x43lassification\x12%\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x14.fovea.v1.ClassScore\x12\x0e\n\x06logits\x18\x02 \x03(\x02\"?\n\nClassScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"c\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x07request\x18\x02 \x01(\x0b\x32\x19.fovea.v1.ClassifyRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"\x82\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.fovea.v1.ClassifyResponseH\x00\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome2\xb3\x01\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.fovea.v1.ClassifyRequest\x1a\x1a.fovea.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.fovea.v1.ClassifyStreamRequest\x1a .fovea.v1.ClassifyStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fovea.v1.classification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=110
-  _globals['_CLASSIFYREQUEST']._serialized_end=231
-  _globals['_CLASSIFYRESPONSE']._serialized_start=233
-  _globals['_CLASSIFYRESPONSE']._serialized_end=333
-  _globals['_CLASSIFYRESULT']._serialized_start=335
-  _globals['_CLASSIFYRESULT']._serialized_end=449
-  _globals['_CLASSIFICATION']._serialized_start=451
-  _globals['_CLASSIFICATION']._serialized_end=522
-  _globals['_CLASSSCORE']._serialized_start=524
-  _globals['_CLASSSCORE']._serialized_end=587
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=589
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=688
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=691
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=821
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=824
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1003
+  _globals['_CLASSIFYREQUEST']._serialized_start=136
+  _globals['_CLASSIFYREQUEST']._serialized_end=295
+  _globals['_CLASSIFYRESPONSE']._serialized_start=297
+  _globals['_CLASSIFYRESPONSE']._serialized_end=397
+  _globals['_CLASSIFYRESULT']._serialized_start=399
+  _globals['_CLASSIFYRESULT']._serialized_end=513
+  _globals['_CLASSIFICATION']._serialized_start=515
+  _globals['_CLASSIFICATION']._serialized_end=586
+  _globals['_CLASSSCORE']._serialized_start=588
+  _globals['_CLASSSCORE']._serialized_end=651
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=653
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=752
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=755
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=885
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=888
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1067
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import fovea.v1.image_pb2
 import fovea.v1.model_pb2
+import fovea.v1.priority_pb2
 import fovea.v1.status_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
@@ -24,6 +25,7 @@ class ClassifyRequest(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
     INCLUDE_LOGITS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Default: the server's default model."""
     version: builtins.str
@@ -34,6 +36,7 @@ class ClassifyRequest(google.protobuf.message.Message):
     """
     include_logits: builtins.bool
     """Also reply with every class's logit."""
+    priority: fovea.v1.priority_pb2.Priority.ValueType
     @property
     def images(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[fovea.v1.image_pb2.Image]:
         """1 to the server's max_images_per_request."""
@@ -46,8 +49,9 @@ class ClassifyRequest(google.protobuf.message.Message):
         version: builtins.str = ...,
         top_k: builtins.int = ...,
         include_logits: builtins.bool = ...,
+        priority: fovea.v1.priority_pb2.Priority.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["images", b"images", "include_logits", b"include_logits", "model", b"model", "top_k", b"top_k", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["images", b"images", "include_logits", b"include_logits", "model", b"model", "priority", b"priority", "top_k", b"top_k", "version", b"version"]) -> None: ...
 
 global___ClassifyRequest = ClassifyRequest
 

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import fovea.v1.image_pb2
 import fovea.v1.model_pb2
+import fovea.v1.priority_pb2
 import fovea.v1.status_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
@@ -22,10 +23,12 @@ class EmbedRequest(google.protobuf.message.Message):
     IMAGES_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Default: the server's default model."""
     version: builtins.str
     """Default: the version that the server has loaded."""
+    priority: fovea.v1.priority_pb2.Priority.ValueType
     @property
     def images(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[fovea.v1.image_pb2.Image]:
         """1 to the server's max_images_per_request."""
@@ -36,8 +39,9 @@ class EmbedRequest(google.protobuf.message.Message):
         images: collections.abc.Iterable[fovea.v1.image_pb2.Image] | None = ...,
         model: builtins.str = ...,
         version: builtins.str = ...,
+        priority: fovea.v1.priority_pb2.Priority.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["images", b"images", "model", b"model", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["images", b"images", "model", b"model", "priority", b"priority", "version", b"version"]) -> None: ...
 
 global___EmbedRequest = EmbedRequest
 

@@ -1,0 +1,77 @@
+"""The decoding stage: entries wait, most urgent first, for a decoding thread."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import structlog
+
+from service.entry_queue import EntryQueue
+from service.errors import InferenceFailed, RequestError
+from service.group import Entry
+from service.workers import WorkerPool
+
+log = structlog.get_logger()
+# So that a thread never waits for the event loop to hand it its next work.
+_LOOKAHEAD = 1
+
+
+class _Job(NamedTuple):
+    decode: Callable[[], Any]
+    then: Callable[[Entry, Any], None]
+
+
+class DecodingStage:
+    """Feeds a pool of threads in the order of `EntryQueue`. All methods belong to one event loop."""
+
+    def __init__(self, threads: int, name: str = "decode") -> None:
+        """Start the threads. The doors bound what is in; here at most the lookahead waits in the pool."""
+        self._most_running = threads + _LOOKAHEAD
+        self._pool = WorkerPool(name, threads, self._most_running)
+        self._queue = EntryQueue()
+        self._running = 0
+
+    def put(self, entry: Entry, decode: Callable[[], Any], then: Callable[[Entry, Any], None]) -> None:
+        """Queue an entry.
+
+        Args:
+            entry: its value is taken over by this stage.
+            decode: the work, done in a thread.
+            then: is given the entry and what `decode` gave, on the loop, unless the group is over.
+                Where `decode` raises, the entry ends with that error.
+        """
+        entry.value = _Job(decode, then)
+        entry.arrived = asyncio.get_running_loop().time()
+        self._queue.push(entry)
+        self._feed()
+
+    def close(self, timeout_s: float) -> bool:
+        """End the threads; whether they ended within the time."""
+        return self._pool.close(timeout_s)
+
+    def _feed(self) -> None:
+        while self._running < self._most_running and self._queue:
+            entry = self._queue.take(1)[0]
+            job: _Job = entry.value
+            entry.value = None
+            self._running += 1
+            self._pool.submit(job.decode).add_done_callback(
+                lambda future, entry=entry, then=job.then: self._finish(entry, then, future)
+            )
+
+    def _finish(
+        self, entry: Entry, then: Callable[[Entry, Any], None], future: "asyncio.Future[Any]"
+    ) -> None:
+        self._running -= 1
+        try:
+            if not entry.group.over and not future.cancelled():
+                then(entry, future.result())
+        except RequestError as error:
+            entry.group.set(entry.index, error)
+        except Exception as error:  # the decoder's own fault: this image fails, and nothing else
+            log.error("decode_crashed", exc_info=error)
+            entry.group.set(
+                entry.index,
+                InferenceFailed(f"the server failed to decode the image: {type(error).__name__}"),
+            )
+        self._feed()

@@ -1,0 +1,60 @@
+"""When would a request be answered? The latency table, and the pace at which answers really come."""
+
+from service.latency import LatencyTable
+
+# How much the newest batch says about the pace: it follows a change within some ten batches.
+_NEWEST_WEIGHT = 0.15
+
+
+class Forecast:
+    """Predicts waits from the images that are in, decoding ones included.
+
+    The pace at which images leave a busy server is measured, not computed: where decoding and inference
+    share the cores no formula of thread counts gives it. It is kept as a factor on the warm-up's
+    L(b)/b, for each power of two of images that were in, since more of them make better batches.
+    """
+
+    def __init__(self, latency: LatencyTable, max_batch_size: int, instances: int) -> None:
+        """Nothing measured yet: the table alone speaks."""
+        self._latency, self._max_batch_size, self._instances = latency, max_batch_size, instances
+        self._factors: list[float | None] = [None] * max_batch_size.bit_length()
+        self._busy_since: float | None = None
+
+    def ran(self, images: int, now: float, images_in: int) -> None:
+        """A batch ended at `now` (loop time); `images_in` are still in."""
+        if self._busy_since is not None:
+            occupancy = self._occupancy(images_in + images)
+            factor = (now - self._busy_since) / images / self._table_pace_s(occupancy)
+            place = occupancy.bit_length() - 1
+            known = self._factors[place]
+            self._factors[place] = (
+                factor if known is None else (1 - _NEWEST_WEIGHT) * known + _NEWEST_WEIGHT * factor
+            )
+        # With nothing left to do the time until the next batch says nothing about the pace.
+        self._busy_since = now if images_in else None
+
+    def wait_s(self, images_ahead: int, images: int) -> float:
+        """How long until `images` are answered when so many are ahead of them, in seconds."""
+        occupancy = self._occupancy(images_ahead + images)
+        return images_ahead * self._pace_s(occupancy) + self._latency(
+            max(images, min(images_ahead + images, self._max_batch_size))
+        )
+
+    def backlog_s(self, images_in: int) -> float:
+        """How long the images that are in will take, in seconds."""
+        return images_in * self._pace_s(self._occupancy(images_in))
+
+    def _occupancy(self, images_in: int) -> int:
+        return max(1, min(images_in, self._max_batch_size))
+
+    def _table_pace_s(self, occupancy: int) -> float:
+        return self._latency.warm_s(occupancy) / occupancy / self._instances
+
+    def _pace_s(self, occupancy: int) -> float:
+        """Seconds per image while so many are in; by the nearest occupancy that was measured."""
+        place = occupancy.bit_length() - 1
+        for distance in range(len(self._factors)):
+            for near in (place - distance, place + distance):
+                if 0 <= near < len(self._factors) and (factor := self._factors[near]) is not None:
+                    return factor * self._table_pace_s(occupancy)
+        return self._table_pace_s(occupancy)

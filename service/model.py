@@ -1,0 +1,166 @@
+"""One loaded model: its sessions, its batcher and its door."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.admission import Admission, Load
+from service.batching import DynamicBatcher, Take
+from service.config import Config
+from service.errors import InferenceFailed, RequestError
+from service.forecast import Forecast
+from service.latency import LatencyTable
+from service.manifest import Manifest
+from service.metrics import Metrics
+from service.postprocess import Ranking, top_k
+from service.preprocess import Preprocessing
+from service.session import ModelSession, Outputs
+from service.workers import WorkerPool
+
+
+class Input(NamedTuple):
+    """What the batcher gets of one image.
+
+    Attributes:
+        pixels: uint8 [height, width, 3].
+        top_k: how many classes are wanted; 0 for none.
+    """
+
+    pixels: NDArray[np.uint8]
+    top_k: int
+
+
+class Prediction(NamedTuple):
+    """What the model says of one image.
+
+    Attributes:
+        logits: float32 [classes].
+        embedding: float32 [embedding_dimension], L2-normalised.
+        classes: best first, at least as many as were asked for, each its place in labels and logits.
+        probabilities: of `classes`, 0 to 1.
+    """
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    classes: Sequence[int]
+    probabilities: Sequence[float]
+
+
+class Model:
+    """A loaded and warm model.
+
+    Attributes:
+        manifest: what its package says.
+        preprocessing: how an image becomes its input.
+        fingerprint: names the package and the precision; embeddings of another one don't compare.
+        execution_provider, precision: what really runs.
+        max_batch_size: images in one run at most.
+        default_timeout_ms: the deadline of calls and messages that set none.
+        admission: the door that a request goes through first.
+        metrics: of this model.
+        batcher: takes `Input` and gives `Prediction`.
+    """
+
+    def __init__(self, manifest: Manifest, config: Config, metrics: Metrics) -> None:
+        """Load and warm up; takes seconds, so call it from a worker thread.
+
+        Raises:
+            StartError: the package or the execution provider can't be used.
+        """
+        started = time.perf_counter()
+        session = ModelSession(manifest, config.execution_provider, config.intra_op_thread_count)
+        self._sessions = [session]
+        warm_s = session.warm_up(config.max_batch_size)
+        self._threads = [
+            WorkerPool(f"inference-{manifest.name}-{number}", threads=1, capacity=1)
+            for number in range(len(self._sessions))
+        ]
+        self.metrics = metrics.of_model(manifest.name)
+        self.manifest = manifest
+        self.preprocessing = Preprocessing(
+            manifest.resize_short_side, manifest.input_height, manifest.input_width, manifest.interpolation
+        )
+        self.execution_provider = session.execution_provider
+        self.precision = session.precision
+        self.fingerprint = manifest.fingerprint(session.precision)
+        self.max_batch_size = session.batch_sizes[-1]
+        self.default_timeout_ms = config.default_timeout_ms
+        latency = LatencyTable(warm_s, session.batch_sizes)
+        forecast = Forecast(latency, self.max_batch_size, len(self._sessions))
+        self.admission = Admission(
+            Load(config.queue_capacity, config.max_queued_bytes),
+            forecast,
+            self.metrics.queue_depth.set,
+        )
+        self.batcher: DynamicBatcher[Input, Prediction] = DynamicBatcher(
+            [self._runner(*instance) for instance in zip(self._sessions, self._threads, strict=True)],
+            batch_sizes=session.batch_sizes,
+            latency=latency,
+            max_queue_delay_ms=config.max_queue_delay_ms,
+            on_wait=self.metrics.queue.observe,
+            on_run=lambda images, now: forecast.ran(images, now, self.admission.images - images),
+        )
+        self.load_s = time.perf_counter() - started
+        metrics.model_load_duration.labels(manifest.name).set(self.load_s)
+        metrics.model_info.labels(
+            manifest.name, manifest.version, self.execution_provider, self.precision
+        ).set(1)
+
+    def takes_as_is(self, height: int, width: int) -> bool:
+        """Whether pixels of that size are the model's input already: preprocessing keeps every one."""
+        spec = self.preprocessing
+        return (height, width) == (spec.crop_height, spec.crop_width) and min(
+            height, width
+        ) == spec.resize_short_side
+
+    def _runner(
+        self, session: ModelSession, thread: WorkerPool
+    ) -> Callable[[Take[Input]], Awaitable[Sequence[Prediction | RequestError]]]:
+        async def run(take: Take[Input]) -> Sequence[Prediction | RequestError]:
+            return await thread.run(partial(self._run_blocking, session, take))
+
+        return run
+
+    def _run_blocking(self, session: ModelSession, take: Take[Input]) -> Sequence[Prediction | RequestError]:
+        inputs = take()
+        if not inputs:
+            return []
+        batch = np.stack([pixels for pixels, _ in inputs])
+        started = time.perf_counter()
+        outputs = session.run(batch)
+        self.metrics.inference.observe(time.perf_counter() - started)
+        self.metrics.batch_size.observe(len(batch))
+        return self._predictions(outputs, max(k for _, k in inputs))
+
+    def _predictions(self, outputs: Outputs, k: int) -> Sequence[Prediction | RequestError]:
+        none: list[list[int]] = [[]] * len(outputs.logits)
+        ranking = (
+            top_k(outputs.logits, self.manifest.task, self.manifest.temperature, k)
+            if k
+            else Ranking(none, list(none))
+        )
+        predictions = map(Prediction, outputs.logits, outputs.embedding, *ranking)
+        if outputs.finite():
+            return list(predictions)
+        return [
+            prediction
+            if np.isfinite(prediction.logits).all() and np.isfinite(prediction.embedding).all()
+            else InferenceFailed("the model gave values that aren't finite for this image")
+            for prediction in predictions
+        ]
+
+    async def close(self, timeout_s: float) -> bool:
+        """Finish what is queued, then end the threads; whether that was done within the time."""
+        self.admission.close()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.batcher.close()
+        except TimeoutError:
+            timeout_s = 0
+        ended = [thread.close(timeout_s) for thread in self._threads]
+        return all(ended)
