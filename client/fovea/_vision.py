@@ -8,23 +8,38 @@ from fovea._batches import Limits
 from fovea._checks import at_least_one
 from fovea._operations import ImageOperation
 from fovea.errors import FoveaError, from_status
-from fovea.types import Classification, ClassScore, Embedding, Model
-from fovea.v1 import classification_pb2, embedding_pb2, image_pb2, models_pb2
+from fovea.types import Classification, ClassScore, Embedding, Model, Priority
+from fovea.v1 import classification_pb2, embedding_pb2, image_pb2, models_pb2, priority_pb2
 
 _TASKS = {models_pb2.TASK_SINGLE_LABEL: "single_label", models_pb2.TASK_MULTI_LABEL: "multi_label"}
+
+_PRIORITIES = {"interactive": priority_pb2.PRIORITY_INTERACTIVE, "bulk": priority_pb2.PRIORITY_BULK}
+
+
+def _priority(name: str) -> priority_pb2.Priority.ValueType:
+    if name not in _PRIORITIES:
+        raise ValueError(f"priority is {name!r}; expected one of {', '.join(_PRIORITIES)}")
+    return _PRIORITIES[name]
 
 
 class Classify(ImageOperation[Classification]):
     """ClassificationService."""
 
     def __init__(
-        self, limits: Limits, model: str | None, version: str | None, top_k: int, include_logits: bool
+        self,
+        limits: Limits,
+        model: str | None,
+        version: str | None,
+        top_k: int,
+        include_logits: bool,
+        priority: Priority,
     ) -> None:
         super().__init__(limits)
         self._model = model or ""
         self._version = version or ""
         self._top_k = at_least_one("top_k", top_k)
         self._include_logits = include_logits
+        self._priority = _priority(priority)
 
     def request(self, messages: Sequence[image_pb2.Image]) -> classification_pb2.ClassifyRequest:
         return classification_pb2.ClassifyRequest(
@@ -33,6 +48,7 @@ class Classify(ImageOperation[Classification]):
             version=self._version,
             top_k=self._top_k,
             include_logits=self._include_logits,
+            priority=self._priority,
         )
 
     def stream_request(
@@ -62,13 +78,16 @@ class Classify(ImageOperation[Classification]):
 class Embed(ImageOperation[Embedding]):
     """EmbeddingService."""
 
-    def __init__(self, limits: Limits, model: str | None, version: str | None) -> None:
+    def __init__(self, limits: Limits, model: str | None, version: str | None, priority: Priority) -> None:
         super().__init__(limits)
         self._model = model or ""
         self._version = version or ""
+        self._priority = _priority(priority)
 
     def request(self, messages: Sequence[image_pb2.Image]) -> embedding_pb2.EmbedRequest:
-        return embedding_pb2.EmbedRequest(images=messages, model=self._model, version=self._version)
+        return embedding_pb2.EmbedRequest(
+            images=messages, model=self._model, version=self._version, priority=self._priority
+        )
 
     def stream_request(
         self, number: int, images: Sequence[image_pb2.Image], timeout_ms: int

@@ -28,6 +28,7 @@ from fovea.types import (
     Item,
     Model,
     Neighbor,
+    Priority,
     Query,
     StoredItem,
     UpsertResult,
@@ -91,10 +92,11 @@ class AsyncClient:
         version: str | None = None,
         top_k: int = 5,
         include_logits: bool = False,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> Classification:
         """Name what is on one image."""
-        operation = Classify(self._limits, model, version, top_k, include_logits)
+        operation = Classify(self._limits, model, version, top_k, include_logits, priority)
         return await self._caller.one(self._classification.Classify, operation, image, timeout)
 
     async def classify_batch(
@@ -105,10 +107,11 @@ class AsyncClient:
         version: str | None = None,
         top_k: int = 5,
         include_logits: bool = False,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> list[Classification | FoveaError]:
         """Name what is on each image; a FoveaError in the place of one that failed."""
-        operation = Classify(self._limits, model, version, top_k, include_logits)
+        operation = Classify(self._limits, model, version, top_k, include_logits, priority)
         return await self._caller.many(self._classification.Classify, operation, several(images), timeout)
 
     def classify_stream(
@@ -121,13 +124,16 @@ class AsyncClient:
         include_logits: bool = False,
         batch_size: int = 16,
         window: int = 4,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> AsyncGenerator[Classification | FoveaError, None]:
         """Name what is on each of any number of images, as they come; `images` may be async.
 
         Leaving the iterator ends the call; `aclose()` does so at once.
         """
-        operation = Classify(self._limits.at_most(batch_size), model, version, top_k, include_logits)
+        operation = Classify(
+            self._limits.at_most(batch_size), model, version, top_k, include_logits, priority
+        )
         return self._caller.stream(
             self._classification.ClassifyStream, operation, several(images), window, timeout
         )
@@ -140,10 +146,11 @@ class AsyncClient:
         *,
         model: str | None = None,
         version: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> Embedding:
         """Turn one image into a vector."""
-        operation = Embed(self._limits, model, version)
+        operation = Embed(self._limits, model, version, priority)
         return await self._caller.one(self._embedding.Embed, operation, image, timeout)
 
     async def embed_batch(
@@ -152,10 +159,11 @@ class AsyncClient:
         *,
         model: str | None = None,
         version: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> list[Embedding | FoveaError]:
         """Turn each image into a vector; a FoveaError in the place of one that failed."""
-        operation = Embed(self._limits, model, version)
+        operation = Embed(self._limits, model, version, priority)
         return await self._caller.many(self._embedding.Embed, operation, several(images), timeout)
 
     def embed_stream(
@@ -166,10 +174,11 @@ class AsyncClient:
         version: str | None = None,
         batch_size: int = 16,
         window: int = 4,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> AsyncGenerator[Embedding | FoveaError, None]:
         """Turn each of any number of images into a vector; as `classify_stream`."""
-        operation = Embed(self._limits.at_most(batch_size), model, version)
+        operation = Embed(self._limits.at_most(batch_size), model, version, priority)
         return self._caller.stream(self._embedding.EmbedStream, operation, several(images), window, timeout)
 
     # Models and health

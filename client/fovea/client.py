@@ -25,6 +25,7 @@ from fovea.types import (
     Item,
     Model,
     Neighbor,
+    Priority,
     Query,
     StoredItem,
     UpsertResult,
@@ -106,6 +107,7 @@ class Client:
         version: str | None = None,
         top_k: int = 5,
         include_logits: bool = False,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> Classification:
         """Name what is on one image.
@@ -116,13 +118,14 @@ class Client:
             version: default: the loaded one.
             top_k: how many classes, at least 1.
             include_logits: reply with every class's logit too.
+            priority: "bulk" goes after the "interactive" work of all callers, but never starves.
             timeout: in seconds.
 
         Raises:
             InvalidImage: the image can't be used; says why.
             OSError: the file can't be read.
         """
-        operation = Classify(self._limits, model, version, top_k, include_logits)
+        operation = Classify(self._limits, model, version, top_k, include_logits, priority)
         return self._caller.one(self._classification.Classify, operation, image, timeout)
 
     def classify_batch(
@@ -133,6 +136,7 @@ class Client:
         version: str | None = None,
         top_k: int = 5,
         include_logits: bool = False,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> list[Classification | FoveaError]:
         """Name what is on each image; arguments as in `classify`.
@@ -141,7 +145,7 @@ class Client:
             One per image, in their order; a FoveaError in the place of an image that failed, or whose
             request did, after an earlier one was answered.
         """
-        operation = Classify(self._limits, model, version, top_k, include_logits)
+        operation = Classify(self._limits, model, version, top_k, include_logits, priority)
         return self._caller.many(self._classification.Classify, operation, several(images), timeout)
 
     def classify_stream(
@@ -154,6 +158,7 @@ class Client:
         include_logits: bool = False,
         batch_size: int = 16,
         window: int = 4,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> Generator[Classification | FoveaError, None, None]:
         """Name what is on each of any number of images, as they come.
@@ -164,6 +169,7 @@ class Client:
             version: as in `classify`.
             top_k: as in `classify`.
             include_logits: as in `classify`.
+            priority: as in `classify`.
             batch_size: images per message; 1 gives each result as soon as it can be had.
             window: messages on the way at once.
             timeout: seconds for each message from when the server reads it; the stream has no end.
@@ -172,7 +178,9 @@ class Client:
             One per image, in their order, a FoveaError in the place of one that failed. The iterator may
             be left at any time (`close()` does so at once); the server then drops what is left.
         """
-        operation = Classify(self._limits.at_most(batch_size), model, version, top_k, include_logits)
+        operation = Classify(
+            self._limits.at_most(batch_size), model, version, top_k, include_logits, priority
+        )
         return self._caller.stream(
             self._classification.ClassifyStream, operation, several(images), window, timeout
         )
@@ -185,10 +193,11 @@ class Client:
         *,
         model: str | None = None,
         version: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> Embedding:
         """Turn one image into a vector; arguments and errors as in `classify`."""
-        operation = Embed(self._limits, model, version)
+        operation = Embed(self._limits, model, version, priority)
         return self._caller.one(self._embedding.Embed, operation, image, timeout)
 
     def embed_batch(
@@ -197,10 +206,11 @@ class Client:
         *,
         model: str | None = None,
         version: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> list[Embedding | FoveaError]:
         """Turn each image into a vector; results as in `classify_batch`."""
-        operation = Embed(self._limits, model, version)
+        operation = Embed(self._limits, model, version, priority)
         return self._caller.many(self._embedding.Embed, operation, several(images), timeout)
 
     def embed_stream(
@@ -211,10 +221,11 @@ class Client:
         version: str | None = None,
         batch_size: int = 16,
         window: int = 4,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> Generator[Embedding | FoveaError, None, None]:
         """Turn each of any number of images into a vector; as `classify_stream`."""
-        operation = Embed(self._limits.at_most(batch_size), model, version)
+        operation = Embed(self._limits.at_most(batch_size), model, version, priority)
         return self._caller.stream(self._embedding.EmbedStream, operation, several(images), window, timeout)
 
     # Models and health

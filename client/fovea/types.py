@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +12,9 @@ from fovea.errors import FoveaError
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A file's path, a file's bytes (in any of their types), or decoded pixels: uint8 RGB [height, width, 3]."""
+
+Priority = Literal["interactive", "bulk"]
+"""Who goes first where work waits: somebody who waits for the answer, or work that only has to be done."""
 
 AttributeValue = str | int | float | bool
 
