@@ -7,7 +7,6 @@ ends: decoding, waiting, running.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -67,17 +66,16 @@ class Admission:
         images: how many are in.
     """
 
-    def __init__(self, capacity: Load, forecast: Forecast, on_depth: Callable[[int], None]) -> None:
+    def __init__(self, capacity: Load, forecast: Forecast) -> None:
         """Open the door.
 
         Args:
             capacity: what may be in at a time. Streams and bulk work together get at most half, so that
                 they never shut the others out.
             forecast: when a request would be answered.
-            on_depth: is told how many images are in, after each change.
         """
         self._capacity, self._patient_capacity = capacity, capacity.half()
-        self._forecast, self._on_depth = forecast, on_depth
+        self._forecast = forecast
         self.images = self._bytes = 0
         self._patient_images = self._patient_bytes = 0
         self._permits: set[Permit] = set()
@@ -197,7 +195,6 @@ class Admission:
             self._patient_images += permit.load.images
             self._patient_bytes += permit.load.size_bytes
         self._permits.add(permit)
-        self._on_depth(self.images)
         return permit
 
     def _release(self, permit: Permit) -> None:
@@ -207,7 +204,6 @@ class Admission:
         if permit.patient:
             self._patient_images -= permit.load.images
             self._patient_bytes -= permit.load.size_bytes
-        self._on_depth(self.images)
         if self._turns:
             self._give_turns()
 

@@ -92,11 +92,8 @@ class Model:
         self.default_timeout_ms = config.default_timeout_ms
         latency = LatencyTable(warm_s, session.batch_sizes)
         forecast = Forecast(latency, self.max_batch_size, len(self._sessions))
-        self.admission = Admission(
-            Load(config.queue_capacity, config.max_queued_bytes),
-            forecast,
-            self.metrics.queue_depth.set,
-        )
+        self.admission = Admission(Load(config.queue_capacity, config.max_queued_bytes), forecast)
+        self.metrics.queue_depth.set_function(lambda: self.admission.images)
         self.batcher: DynamicBatcher[Input, Prediction] = DynamicBatcher(
             [self._runner(*instance) for instance in zip(self._sessions, self._threads, strict=True)],
             batch_sizes=session.batch_sizes,
