@@ -1,10 +1,13 @@
 """A bounded pool of threads for blocking work."""
 
 import asyncio
+import contextlib
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from service.errors import Overloaded
@@ -12,13 +15,8 @@ from service.errors import Overloaded
 T = TypeVar("T")
 # What is done here takes milliseconds: after this many a good part of a full queue is done.
 _RETRY_AFTER_MS = 100.0
-
-
-@dataclass(eq=False)
-class _Work:
-    call: Callable[[], Any]
-    future: "asyncio.Future[Any]"
-    loop: asyncio.AbstractEventLoop
+MAX_NICENESS = 19
+_MOST_FORGOTTEN = 64  # in the queue; each is an empty shell of some hundred bytes
 
 
 class WorkerPool:
@@ -28,18 +26,61 @@ class WorkerPool:
     holds on to, and its threads never keep the process from ending.
     """
 
-    def __init__(self, name: str, threads: int, capacity: int) -> None:
-        """Start `threads` threads; at most `capacity` pieces of work wait for them."""
-        self._name, self._capacity = name, capacity
-        self._waiting: deque[_Work] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
+    def __init__(self, name: str, threads: int, capacity: int, niceness: int = 0) -> None:
+        """Start the threads.
+
+        Args:
+            name: of the pool, for its threads and errors.
+            threads: how many.
+            capacity: pieces of work that wait for a thread at most.
+            niceness: how much the threads' priority is below the process's, 0 to 19; Linux only. A
+                processor that the event loop wakes up on is then its at once: the loop does little work
+                for each image, and everybody waits for it.
+
+        Raises:
+            ValueError: the niceness is out of its range.
+        """
+        if not 0 <= niceness <= MAX_NICENESS:
+            raise ValueError(f"niceness is {niceness}; expected 0 to {MAX_NICENESS}")
+        self._name, self._capacity, self._niceness = name, capacity, niceness
+        # Whoever takes a piece out of the set, a thread or its cancellation, decides what becomes of it.
+        # Sets and queues of this kind need no lock around them.
+        self._waiting: set[_Work] = set()
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._mailbox: _Mailbox | None = None
         self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
             for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that no thread has begun."""
+        return len(self._waiting)
+
+    def submit(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+        """Do `call` in a thread; from the event loop's thread.
+
+        Returns:
+            What `call` gives or raises. Where it is cancelled before a thread begins, nothing begins.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if len(self._waiting) >= self._capacity:
+            raise Overloaded(
+                f"the {self._name} queue is full ({self._capacity}); try again later", _RETRY_AFTER_MS
+            )
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = _Mailbox(loop)
+        work = _Work(loop=loop)
+        work.call, work.forget, work.mailbox = call, self._forget, self._mailbox
+        self._waiting.add(work)
+        self._queue.put(work)
+        return work
 
     async def run(self, call: Callable[[], T]) -> T:
         """Do `call` in a thread; it isn't begun any more once the caller has left.
@@ -47,57 +88,126 @@ class WorkerPool:
         Raises:
             Overloaded: the queue is full.
         """
-        loop = asyncio.get_running_loop()
-        work = _Work(call, loop.create_future(), loop)
-        with self._changed:
-            if len(self._waiting) >= self._capacity:
-                raise Overloaded(
-                    f"the {self._name} queue is full ({self._capacity}); try again later", _RETRY_AFTER_MS
-                )
-            self._waiting.append(work)
-            self._changed.notify()
-        try:
-            return await work.future  # type: ignore[no-any-return] # what the call gives
-        except asyncio.CancelledError:
-            with self._changed:
-                if work in self._waiting:
-                    self._waiting.remove(work)
-            raise
+        return await self.submit(call)
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Do nothing more; whether what runs has ended within the time."""
-        with self._changed:
-            self._closing = True
-            self._waiting.clear()
-            self._changed.notify_all()
+        self._waiting.clear()
+        for _ in self._threads:
+            self._queue.put(None)
         for thread in self._threads:
             thread.join(timeout_s)
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting:
-                    if self._closing:
-                        return
-                    self._changed.wait()
-                work = self._waiting.popleft()
+    def _forget(self, work: "_Work") -> None:
+        try:
+            self._waiting.remove(work)
+        except KeyError:  # a thread is at it
+            return
+        work.call = _nothing
+        if self._queue.qsize() > 2 * len(self._waiting) + _MOST_FORGOTTEN:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Take what is forgotten out of the queue, however long the threads are busy."""
+        kept = []
+        with contextlib.suppress(Empty):
+            while True:
+                work = self._queue.get_nowait()
+                if work is None or work in self._waiting:
+                    kept.append(work)
+        for work in kept:
+            self._queue.put(work)
+
+    def _run(self) -> None:
+        _lower_priority(self._niceness)
+        while (work := self._queue.get()) is not None:
+            result = error = None
             try:
-                result, error = work.call(), None
+                self._waiting.remove(work)
+            except KeyError:  # its caller left
+                del work
+                continue
+            try:
+                result = work.call()
             except BaseException as raised:  # noqa: BLE001 - the caller's to handle, whatever it is
-                result, error = None, raised
-            try:
-                work.loop.call_soon_threadsafe(_finish, work.future, result, error)
-            except RuntimeError:
+                error = raised
+            if not work.mailbox.deliver(work, result, error):
                 return  # the loop is closed: nobody waits any more
             del work, result, error  # nothing is held on to while waiting for the next
 
 
-def _finish(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if future.done():
+class _Work(asyncio.Future[Any]):
+    """One piece of work: what its caller awaits, and what a thread calls."""
+
+    call: Callable[[], Any]
+    forget: Callable[["_Work"], None]
+    mailbox: "_Mailbox"
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """As every future's; tasks that await this one call it when they are cancelled."""
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self.forget(self)
+        return cancelled
+
+
+class _Mailbox:
+    """Brings what threads have finished to an event loop.
+
+    Waking a loop costs a system call. It is done once for all that is finished before the loop comes to
+    look, which is several pieces when the loop is busy.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._finished: deque[tuple[_Work, Any, BaseException | None]] = deque()
+        self._woken = False
+
+    def deliver(self, work: _Work, result: Any, error: BaseException | None) -> bool:
+        """From a thread; whether there is a loop still."""
+        self._finished.append((work, result, error))
+        # `_empty` clears the flag before it looks, so what is appended while the flag is up is seen.
+        if self._woken:
+            return True
+        self._woken = True
+        try:
+            self.loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:
+            return False
+        return True
+
+    def _empty(self) -> None:
+        self._woken = False
+        while self._finished:
+            work, result, error = self._finished.popleft()
+            if work.done():
+                continue
+            if error is None:
+                work.set_result(result)
+            else:
+                work.set_exception(_of_future(error))
+                work.exception()  # read once: see batching
+
+
+def _of_future(error: BaseException) -> BaseException:
+    """The error, unless futures take it for their own."""
+    if not isinstance(error, StopIteration):
+        return error
+    replacement = RuntimeError("the work raised StopIteration")
+    replacement.__cause__ = error
+    return replacement
+
+
+def _nothing() -> None:
+    """Stands where a piece of work is no longer held."""
+
+
+def _lower_priority(niceness: int) -> None:
+    """Of the calling thread, which on Linux has a priority of its own."""
+    if not niceness or sys.platform != "linux":
         return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
-        future.exception()  # read once: see batching
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # refused, as in some sandboxes: it then runs as the others do
+        own = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(own + niceness, MAX_NICENESS))

@@ -2,8 +2,12 @@
 
 import asyncio
 import gc
+import os
+import sys
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -90,3 +94,157 @@ async def test_closing_does_not_wait_for_ever() -> None:
     blocker.go_on.set()
     assert await running == "done"
     assert pool.close(timeout_s=TIMEOUT_S)
+
+
+async def busy_pool(capacity: int) -> tuple[WorkerPool, Blocker, "asyncio.Future[str]"]:
+    """A pool whose only thread is at work."""
+    pool, blocker = WorkerPool("test", 1, capacity), Blocker()
+    running = pool.submit(blocker)
+    await asyncio.to_thread(blocker.started.wait, TIMEOUT_S)
+    return pool, blocker, running
+
+
+async def test_what_waits_is_counted() -> None:
+    pool, blocker, running = await busy_pool(10)
+    assert pool.waiting == 0
+    waiting = [pool.submit(lambda: None) for _ in range(3)]
+    assert pool.waiting == 3
+    waiting[1].cancel()
+    assert pool.waiting == 2
+    blocker.go_on.set()
+    await asyncio.gather(running, waiting[0], waiting[2])
+    assert pool.waiting == 0
+    assert pool.close()
+
+
+async def test_work_begins_in_the_order_of_submission() -> None:
+    pool, blocker, running = await busy_pool(100)
+    order: list[int] = []
+    waiting = [pool.submit(lambda i=i: order.append(i)) for i in range(20)]  # type: ignore[misc] # bound early
+    for i in (3, 4, 19):
+        waiting[i].cancel()
+    blocker.go_on.set()
+    await asyncio.gather(running, *waiting, return_exceptions=True)
+    assert order == [i for i in range(20) if i not in (3, 4, 19)]
+    assert pool.close()
+
+
+async def test_what_callers_forgot_does_not_pile_up() -> None:
+    pool, blocker, running = await busy_pool(10)
+    staying = [pool.submit(lambda i=i: i) for i in range(5)]  # type: ignore[misc] # bound early
+    for _ in range(10_000):
+        pool.submit(lambda: pytest.fail("begun")).cancel()
+    assert pool.waiting == 5
+    assert pool._queue.qsize() < 100
+    blocker.go_on.set()
+    assert await asyncio.gather(running, *staying) == ["done", 0, 1, 2, 3, 4]
+    assert pool.close()
+
+
+async def test_a_result_that_nobody_waits_for_any_more_is_dropped() -> None:
+    pool, blocker, running = await busy_pool(10)
+    running.cancel()
+    blocker.go_on.set()
+    assert await pool.run(lambda: "next") == "next"
+    assert running.cancelled()
+    assert pool.close()
+
+
+async def test_finished_work_holds_on_to_nothing() -> None:
+    pool = WorkerPool("test", 1, 2)
+
+    class Pixels:
+        """Stands for megabytes."""
+
+    def work(taken: Pixels) -> Pixels:
+        gone.append(weakref.ref(taken))
+        made = Pixels()
+        gone.append(weakref.ref(made))
+        return made
+
+    gone: list[weakref.ref[Pixels]] = []
+    result = await pool.run(partial(work, Pixels()))
+    assert isinstance(result, Pixels)
+    await pool.run(lambda: None)  # the thread is done with the first
+    assert gone[0]() is None
+    del result
+    assert gone[1]() is None
+    assert pool.close()
+
+
+async def test_a_busy_loop_is_woken_once_for_all_that_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    wake = loop.call_soon_threadsafe
+    wakes: list[Callable[..., object]] = []
+
+    def counted(callback: Callable[..., object], *args: object) -> asyncio.Handle:
+        wakes.append(callback)
+        return wake(callback, *args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    pool, last = WorkerPool("test", 1, 200), threading.Event()
+    work = [pool.submit(lambda i=i: i) for i in range(100)]  # type: ignore[misc] # bound early
+    work.append(pool.submit(lambda: last.set() or 100))  # type: ignore[func-returns-value] # so it is None
+    last.wait(TIMEOUT_S)  # the loop is busy with this
+    assert await asyncio.gather(*work) == list(range(101))
+    assert len(wakes) <= 2  # the last of them may have come when the loop was at it again
+    assert pool.close()
+
+
+async def test_work_that_raises_stop_iteration_fails_alone() -> None:
+    pool = WorkerPool("test", 1, 10)
+    ended = pool.submit(lambda: next(iter(())))
+    assert await pool.run(lambda: "next") == "next"
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        await ended
+    assert pool.close()
+
+
+def test_a_pool_serves_one_loop_after_another() -> None:
+    pool = WorkerPool("test", 1, 10)
+    for number in range(2):
+        assert asyncio.run(pool.run(lambda number=number: number)) == number  # type: ignore[misc] # bound early
+    assert pool.close()
+
+
+def test_a_loop_that_was_closed_ends_the_thread_and_nothing_else() -> None:
+    blocker = Blocker()
+
+    async def leave() -> WorkerPool:
+        pool = WorkerPool("test", 1, 10)
+        pool.submit(blocker)
+        await asyncio.to_thread(blocker.started.wait, TIMEOUT_S)
+        return pool
+
+    pool = asyncio.run(leave())
+    blocker.go_on.set()
+    assert pool.close(TIMEOUT_S)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+async def test_threads_are_nicer_than_the_process() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness()
+    for asked in (0, 10, 19):
+        pool = WorkerPool("test", 2, 10, niceness=asked)
+        assert await pool.run(niceness) == min(own + asked, 19)
+        assert pool.close()
+    assert niceness() == own
+
+
+async def test_a_refused_priority_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    pool = WorkerPool("test", 1, 10, niceness=10)
+    assert await pool.run(lambda: "done") == "done"
+    assert pool.close()
+
+
+@pytest.mark.parametrize("niceness", [-1, 20])
+def test_impossible_niceness_is_refused(niceness: int) -> None:
+    with pytest.raises(ValueError, match=f"niceness is {niceness}; expected 0 to 19"):
+        WorkerPool("test", 1, 10, niceness=niceness)
