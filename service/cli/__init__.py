@@ -9,6 +9,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from service.cli import index, query
+from service.cli.bench.command import bench
 from service.cli.serve import serve
 
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Fovea: classify images, embed them, and find similar ones, over gRPC."""
 
 
-for command in (serve, *query.COMMANDS, *index.COMMANDS):
+for command in (serve, *query.COMMANDS, *index.COMMANDS, bench):
     main.add_command(command)

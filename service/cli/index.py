@@ -22,10 +22,9 @@ from service.cli.connection import (
     report,
     server_options,
 )
+from service.cli.image_files import SUFFIXES, image_files
 from service.cli.output import print_json, print_table
 
-# The same that training reads from a folder; a test compares them.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _IMAGES_PER_REQUEST = 16
 # The server embeds one request's images while the next one's files are read and sent.
 _REQUESTS_IN_FLIGHT = 3
@@ -50,7 +49,7 @@ def add(folder: Path, collection: str, model: str | None, address: str, timeout_
     replaces it. Beside it are stored its `path` and, where images lie in class folders, their folder's
     name as `label`. Files that can't be used are listed at the end, and the exit status is then 1.
     """
-    files = sorted(_image_files(folder))
+    files = sorted(image_files(folder))
     if not files:
         suffixes = " ".join(sorted(SUFFIXES))
         raise click.ClickException(f"no image files under {folder}; looked for {suffixes}")
@@ -118,15 +117,6 @@ def drop(collection: str, yes: bool, address: str, timeout_s: float) -> None:
             click.confirm(f"drop collection {collection!r} with {_images(stored)}?", abort=True)
         client.drop_collection(collection)
     click.echo(f"dropped collection {collection!r} with {_images(stored)}")
-
-
-def _image_files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield path
 
 
 def _relative(folder: Path, file: Path) -> str:

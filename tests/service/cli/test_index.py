@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import training.image_files
-from service.cli.index import SUFFIXES
+from service.cli.image_files import SUFFIXES
 from tests.client.pictures import BROKEN, file_bytes, of_class
 from tests.packages import LABELS
 from tests.service.cli.conftest import Fovea

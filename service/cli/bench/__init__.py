@@ -1,0 +1,1 @@
+"""`fovea bench`: a load generator for a Fovea server."""
