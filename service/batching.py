@@ -5,11 +5,11 @@ Rules, each with its test:
   2. An idle instance starts at once, unless waiting for the next arrival makes the mean answer faster;
      then never longer than `max_queue_delay_ms` from the first entry, never past the earliest
      deadline − L(b + 1), and not when nothing is coming.
-  3. A dispatched batch takes more entries until its values are copied.
+  3. A dispatched batch takes more entries until its values are copied, where that makes nobody late.
   4. What can't be answered in time any more isn't run: entries whose caller left, whose deadline passed,
      or whose deadline L(1) can't meet while others could use the time.
   5. A caller who leaves never takes its mates along; a run that fails fails its own batch only.
-  6. Every run updates L(b).
+  6. Every run that gives results updates L(b).
 """
 
 import asyncio
@@ -35,17 +35,18 @@ _PATIENCE_GAPS = 2.0
 class _Batch:
     """A dispatched batch: the loop adds entries until the run's thread takes their values."""
 
-    def __init__(self, entries: list[Entry], limit: int) -> None:
-        self.entries, self._limit = entries, limit
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.deadline = min(entry.group.deadline for entry in entries)
         self._lock, self._open = threading.Lock(), True
 
     def join(self, entry: Entry) -> bool:
         """Whether the entry could still come along."""
         with self._lock:
-            joined = self._open and len(self.entries) < self._limit
-            if joined:
+            if self._open:
                 self.entries.append(entry)
-            return joined
+                self.deadline = min(self.deadline, entry.group.deadline)
+            return self._open
 
     def take(self) -> list[Any]:
         """The values of those that somebody still waits for."""
@@ -122,11 +123,21 @@ class DynamicBatcher(Generic[In, Out]):
         gap = min(now - self._last_arrival, self._silence_s())
         self._last_arrival = now
         self._gap_s += _NEWEST_GAP_WEIGHT * (gap - self._gap_s)
-        if self._open and not self._queue and any(batch.join(entry) for batch in self._open):
+        if self._open and not self._queue and any(self._join(batch, entry, now) for batch in self._open):
             self._on_wait(0.0)
             return
         self._queue.push(entry)
         self._wake(1)
+
+    def _join(self, batch: _Batch, entry: Entry, now: float) -> bool:
+        """Whether the entry could still come along without making the others, or itself, late."""
+        size = len(batch.entries) + 1
+        return (
+            size <= self._max_batch_size
+            and self._worthwhile_size(size) == size
+            and min(batch.deadline, entry.group.deadline) >= now + self._latency(size)
+            and batch.join(entry)
+        )
 
     def _silence_s(self) -> float:
         """A gap that no wait is worth; longer ones say nothing more about what comes next."""
@@ -146,6 +157,8 @@ class DynamicBatcher(Generic[In, Out]):
                 if start > now:
                     await self._wait(start)
                 elif entries := self._choose(now):
+                    if self._queue:
+                        self._wake(1)  # what this batch leaves behind is another instance's
                     await self._run_batch(run, entries, now)
             elif self._closing:
                 return
@@ -242,26 +255,24 @@ class DynamicBatcher(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         for entry in entries:
             self._on_wait(started - entry.arrived)
-        batch = _Batch(entries, self._max_batch_size)
+        batch = _Batch(entries)
         self._open.add(batch)
-
         try:
             results = await run(batch.take)
+            if len(results) != len(batch.entries):
+                raise InferenceFailed(f"the run gave {len(results)} results for {len(batch.entries)} images")
+            if results:
+                self._latency.observe(len(results), loop.time() - started)
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this batch and no other
             reason = str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}"
             # An instance each: raising one adds a traceback to it.
             results = [InferenceFailed(reason) for _ in batch.entries]
         finally:
             self._open.discard(batch)
-        if len(results) != len(batch.entries):
-            wrong = f"the run gave {len(results)} results for {len(batch.entries)} images"
-            results = [InferenceFailed(wrong) for _ in batch.entries]
-        ended = loop.time()
-        if batch.entries:
-            self._latency.observe(len(batch.entries), ended - started)
         for entry, result in zip(batch.entries, results, strict=True):
             entry.group.set(entry.index, result)
-        self._on_run(len(batch.entries), ended)
+        if batch.entries:
+            self._on_run(len(batch.entries), loop.time())
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:

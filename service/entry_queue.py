@@ -6,8 +6,9 @@ from heapq import heapify, heappop, heappush
 
 from service.group import Entry, Priority
 
-# Of every ten places one is for bulk work while both wait, so that it never starves.
-BULK_SHARE = 0.1
+# Of so many places one is for bulk work while both wait, so that it never starves.
+_BULK_EVERY = 10
+BULK_SHARE = 1 / _BULK_EVERY
 _FEW = 64
 
 
@@ -23,7 +24,7 @@ class EntryQueue:
         self._heaps: tuple[list[tuple[float, int, Entry]], ...] = tuple([] for _ in Priority)
         self._live = [0 for _ in Priority]
         self._numbers = itertools.count()  # of equal deadlines the first to come goes first
-        self._bulk_credit = 0.0
+        self._bulk_credit = 0  # in places, times _BULK_EVERY
 
     def __len__(self) -> int:
         """Entries that wait."""
@@ -54,11 +55,12 @@ class EntryQueue:
         """Take out the next entries, at most `limit`; the most urgent first within a priority."""
         interactive, bulk = self._live
         if bulk and interactive > limit - bulk:  # not all fit
-            self._bulk_credit += BULK_SHARE * limit
-            reserved = min(bulk, limit, int(self._bulk_credit))
-            self._bulk_credit -= reserved
+            self._bulk_credit += limit
+            reserved = min(bulk, self._bulk_credit // _BULK_EVERY)
+            # What few can't use isn't saved up for many, who would shut the others out.
+            self._bulk_credit = 0 if reserved == bulk else self._bulk_credit - _BULK_EVERY * reserved
         else:
-            self._bulk_credit, reserved = 0.0, 0
+            self._bulk_credit = reserved = 0
         batch = self._pop(Priority.INTERACTIVE, min(interactive, limit - reserved))
         return batch + self._pop(Priority.BULK, min(bulk, limit - len(batch)))
 

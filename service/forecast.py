@@ -21,7 +21,7 @@ class Forecast:
         self._busy_since: float | None = None
 
     def ran(self, images: int, now: float, images_in: int) -> None:
-        """A batch ended at `now` (loop time); `images_in` are still in."""
+        """A batch ended at `now` (loop time); `images_in` are still in, less those whose callers left."""
         if self._busy_since is not None:
             occupancy = self._occupancy(images_in + images)
             factor = (now - self._busy_since) / images / self._table_pace_s(occupancy)
@@ -31,7 +31,7 @@ class Forecast:
                 factor if known is None else (1 - _NEWEST_WEIGHT) * known + _NEWEST_WEIGHT * factor
             )
         # With nothing left to do the time until the next batch says nothing about the pace.
-        self._busy_since = now if images_in else None
+        self._busy_since = now if images_in > 0 else None
 
     def wait_s(self, images_ahead: int, images: int) -> float:
         """How long until `images` are answered when so many are ahead of them, in seconds."""

@@ -75,7 +75,8 @@ class Group(Generic[Out]):
 
     def set(self, index: int, result: Out | RequestError) -> None:
         """End one value with its result or its own error; of no effect once the group is over."""
-        if self.over:
+        # A caller who is being cancelled has cancelled the future, and leaves only when its task runs.
+        if self.over or self._future.done():
             return
         self._results[index] = result
         self._missing -= 1
@@ -90,8 +91,9 @@ class Group(Generic[Out]):
         if self.over:
             return
         self.leave()
-        self._future.set_exception(error)
-        self._future.exception()  # read once, so that asyncio doesn't complain if nobody asks any more
+        if not self._future.done():
+            self._future.set_exception(error)
+            self._future.exception()  # read once, so that asyncio doesn't complain if nobody asks any more
 
     def leave(self) -> None:
         """Nobody waits any more: free what is in the queues. Idempotent."""
