@@ -59,7 +59,7 @@ class TrainTransform:
         else:
             pixels = preprocess(picture, self.spec)
         if self.crop == "padded":
-            pixels = _shifted(pixels, draw)
+            pixels = shifted(pixels, draw)
         if self.mirror and draw.random() < 0.5:
             pixels = pixels[:, ::-1]
         return np.ascontiguousarray(pixels)
@@ -109,7 +109,8 @@ def _random_box(
     return left, top, left + box_width, top + box_height
 
 
-def _shifted(pixels: NDArray[np.uint8], draw: random.Random) -> NDArray[np.uint8]:
+def shifted(pixels: NDArray[np.uint8], draw: random.Random) -> NDArray[np.uint8]:
+    """Moved by up to an eighth of the side over black, uint8 [height, width, 3]."""
     height, width, _ = pixels.shape
     down, across = max(1, height // 8), max(1, width // 8)
     padded = np.pad(pixels, ((down, down), (across, across), (0, 0)))
