@@ -43,6 +43,9 @@ class Load(NamedTuple):
         return f"{self.images} images and {self.size_bytes:,} bytes"
 
 
+_SMALLEST = Load(1, 1)
+
+
 class Permit:
     """A request that is in; its holder calls `release` once, when the request ends."""
 
@@ -96,23 +99,17 @@ class Admission:
             Unavailable: the door is closed.
         """
         patient = priority is Priority.BULK
-        capacity = self._patient_capacity if patient else self._capacity
-        self._check(load, capacity, deadline)
-        if not load.fits(self._room(patient)):
-            raise Overloaded(
-                f"the queue has room for {self._room(patient)}, of {capacity}; "
-                f"the request has {load}; try again later",
-                retry_after_ms=1000 * self._forecast.backlog_s(self.images),
-            )
-        # Where nothing is in, nobody is kept from anything: so a forecast that is wrong is put right.
-        if self.images and (late_s := self._late_s(load.images, deadline, priority)) > 0:
-            raise Overloaded(
-                f"the {self.images} images that are in leave no time for {load.images} more before the "
-                f"deadline ({1000 * late_s:.0f} ms too late); try again later",
-                retry_after_ms=1000 * late_s,
-                reason="predicted_late",
-            )
+        self._check(load, self._patient_capacity if patient else self._capacity, deadline)
+        self._check_room(load, deadline, priority)
         return self._hold(Permit(self, load, deadline, priority, patient))
+
+    def check_room(self, deadline: float) -> None:
+        """Whether a request of one image could be let in now.
+
+        Raises:
+            Overloaded: as `admit`.
+        """
+        self._check_room(_SMALLEST, deadline, Priority.INTERACTIVE)
 
     def try_stream(self, load: Load, deadline: float, priority: Priority) -> Permit | None:
         """Let one message of a stream in if there is room now and nobody waits; else `admit_stream`.
@@ -162,6 +159,23 @@ class Admission:
         if asyncio.get_running_loop().time() >= deadline:
             raise DeadlineExpired("the deadline had passed before the work began")
 
+    def _check_room(self, load: Load, deadline: float, priority: Priority) -> None:
+        patient = priority is Priority.BULK
+        if not load.fits(room := self._room(patient)):
+            capacity = self._patient_capacity if patient else self._capacity
+            raise Overloaded(
+                f"the queue has room for {room}, of {capacity}; the request has {load}; try again later",
+                retry_after_ms=1000 * self._forecast.backlog_s(self.images),
+            )
+        # Where nothing is in, nobody is kept from anything: so a forecast that is wrong is put right.
+        if self.images and (late_s := self._late_s(load.images, deadline, priority)) > 0:
+            raise Overloaded(
+                f"the {self.images} images that are in leave no time for {load.images} more before the "
+                f"deadline ({1000 * late_s:.0f} ms too late); try again later",
+                retry_after_ms=1000 * late_s,
+                reason="predicted_late",
+            )
+
     def _room(self, patient: bool) -> Load:
         images, size_bytes = self._capacity.images - self.images, self._capacity.size_bytes - self._bytes
         if patient:
@@ -177,11 +191,15 @@ class Admission:
         ahead = sum(
             permit.load.images
             for permit in self._permits
-            if permit.priority <= priority and permit.deadline <= deadline
+            if permit.priority < priority or (permit.priority is priority and permit.deadline <= deadline)
         )
         wait_s = self._forecast.wait_s(ahead, images)
         if priority is Priority.BULK:
-            bulk_ahead = sum(permit.load.images for permit in self._permits if permit.priority is priority)
+            bulk_ahead = sum(
+                permit.load.images
+                for permit in self._permits
+                if permit.priority is priority and permit.deadline <= deadline
+            )
             # Whatever goes first, bulk work advances with its share.
             wait_s = min(wait_s, self._forecast.wait_s(round(bulk_ahead / BULK_SHARE), images))
         elif ahead < self.images:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -55,9 +56,7 @@ class DecodingStage:
             job: _Job = entry.value
             entry.value = None
             self._running += 1
-            self._pool.submit(job.decode).add_done_callback(
-                lambda future, entry=entry, then=job.then: self._finish(entry, then, future)
-            )
+            self._pool.submit(job.decode).add_done_callback(partial(self._finish, entry, job.then))
 
     def _finish(
         self, entry: Entry, then: Callable[[Entry, Any], None], future: "asyncio.Future[Any]"

@@ -1,7 +1,7 @@
 """Around every call: request id, timing, counting, and the one table from errors to gRPC statuses."""
 
 import asyncio
-import os
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,9 +47,13 @@ NOT_LOGGED = (Overloaded, DeadlineExpired)
 # gRPC sends a status in the trailers, percent-encoded; past 8 KiB of them the caller gets another error.
 _MAX_MESSAGE_BYTES = 2000
 _LAST_WORD_S = 0.005
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
+# Seeded by the system once: its urandom releases the interpreter lock, which the event loop then waits for.
+_random = random.Random()  # noqa: S311 - an id, not a secret
 
 log = structlog.get_logger()
 Handler = Callable[[Any, Any], Any]
+RefuseEarly = Callable[[str, "grpc.aio.ServicerContext[Any, Any]"], None]
 
 
 def status_of(error: FoveaError) -> grpc.StatusCode:
@@ -91,8 +95,14 @@ current_call: ContextVar[Call] = ContextVar("current_call")
 class RequestInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of this contract; health and reflection pass untouched."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, refuse_early: RefuseEarly) -> None:
+        """Make it.
+
+        Args:
+            metrics: count and time every call.
+            refuse_early: may raise Overloaded before a unary call's body is read.
+        """
+        self._metrics, self._refuse_early = metrics, refuse_early
         # The handlers never change, and wrapping one costs as much as all the rest here.
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
@@ -122,16 +132,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **codec)
+            return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **codec)
         assert handler.stream_stream is not None  # noqa: S101 - the contract has no other kind
         return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), **codec)
 
     def _unary(self, method: str, behavior: Handler) -> Handler:
-        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        # On the wire a unary call is a stream of one message. Served as such its body isn't read before
+        # there is room for it (benchmarks/front_end.py).
+        async def handle(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             call = _begin(method, context)
             try:
-                response = await behavior(_checked(request), context)
+                self._refuse_early(method, context)
+                response = await behavior(checked(await context.read()), context)
             except BaseException as error:
                 await self._fail(call, error, context)
                 raise  # only what _fail doesn't turn into a status comes here: cancellation
@@ -144,13 +157,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     def _stream(self, method: str, behavior: Handler) -> Handler:
-        async def handle(
-            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[Any]:
+        async def handle(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
             call = _begin(method, context)
             try:
-                async for response in behavior(_all_checked(requests), context):
-                    yield response
+                await behavior(requests, context)
                 # A cancelled stream looks as if its caller had ended it, until gRPC's next word.
                 await asyncio.sleep(_LAST_WORD_S)
             except BaseException as error:
@@ -208,21 +218,25 @@ def _forgiving(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], 
     return read
 
 
-def _checked(request: Any) -> Any:
+def checked(request: Any) -> Any:
+    """A message as it was read.
+
+    Raises:
+        InvalidRequest: it isn't one, or there was none.
+    """
     if isinstance(request, _Malformed):
         raise InvalidRequest(f"the message isn't what the contract says: {request.reason}")
+    if request is grpc.aio.EOF:
+        raise InvalidRequest("the call has no message; expected one")
     return request
-
-
-async def _all_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _checked(request)
 
 
 def _begin(method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> Call:
     metadata = dict(context.invocation_metadata() or ())
     given = str(metadata.get(REQUEST_ID, ""))
-    call = Call(method, given if re.fullmatch(r"[\w.:-]{1,128}", given) else os.urandom(16).hex())
+    call = Call(
+        method, given if given and _REQUEST_ID.fullmatch(given) else f"{_random.getrandbits(128):032x}"
+    )
     current_call.set(call)
     structlog.contextvars.bind_contextvars(request_id=call.request_id)
     context.set_trailing_metadata(((REQUEST_ID, call.request_id),))

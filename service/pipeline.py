@@ -67,6 +67,18 @@ class Pipeline:
         self._decoding_pixels = Budget(config.max_decoding_pixels)
         self._decoding = DecodingStage(config.decode_thread_count)
 
+    def refuse_early(self, model: Model, deadline: float) -> None:
+        """Refuse a request of which only the deadline is known, if even one image would be refused.
+
+        Raises:
+            Overloaded.
+        """
+        try:
+            model.admission.check_room(deadline)
+        except Overloaded as error:
+            self.count_lost(model, 1, error, deadline)  # at least
+            raise
+
     async def infer(
         self,
         model: Model,

@@ -35,6 +35,7 @@ from service.repository import ModelRepository
 from service.retrieval.embedded import EmbeddedIndex
 from service.servicers.classification import ClassificationServicer
 from service.servicers.embedding import EmbeddingServicer
+from service.servicers.messages import deadline_of
 from service.servicers.models import ModelServicer
 from service.servicers.retrieval import RetrievalServicer
 
@@ -52,6 +53,11 @@ _SERVICES = (
     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
     reflection.SERVICE_NAME,
 )
+
+# They take images for a model and nothing else.
+_INFERENCE_METHODS = {
+    f"/{service}/{method}" for service, method in zip(_SERVICES[:2], ("Classify", "Embed"), strict=True)
+}
 
 
 class Server:
@@ -116,7 +122,8 @@ class Server:
         )
         self.metrics_address = f"{config.address_host}:{self._metrics_server.port}"
         self._grpc = grpc.aio.server(
-            interceptors=[RequestInterceptor(self._metrics)], options=_grpc_options(config)
+            interceptors=[RequestInterceptor(self._metrics, self._refuse_early)],
+            options=_grpc_options(config),
         )
         self._register()
         self._health.register(self._grpc)
@@ -139,6 +146,16 @@ class Server:
             models=self._repository.names,
             index=str(config.index_path),
         )
+
+    def _refuse_early(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        """Before the body is read: what even one image more would be refused for.
+
+        Raises:
+            Overloaded: only where it is plain which model the call is for.
+        """
+        models = self._repository.models
+        if method in _INFERENCE_METHODS and len(models) == len(self._repository.names) == 1:
+            self._pipeline.refuse_early(models[0], deadline_of(context, models[0].default_timeout_ms))
 
     def _register(self) -> None:
         config, server = self._config, self._grpc
@@ -236,6 +253,10 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        # Bodies that nobody reads yet stay with their senders: left alone, gRPC probes how much it could
+        # take in, and takes it. 256 KiB is as quick for pictures (benchmarks/front_end.py).
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 256 * 1024),
         # A peer that vanished is noticed within a minute and a half, not after gRPC's two hours.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

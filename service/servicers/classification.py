@@ -53,16 +53,16 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         _fill(response, model, request, predictions)
         return response
 
-    def ClassifyStream(
+    async def ClassifyStream(  # type: ignore[override] # a coroutine that reads and writes by itself
         self,
         request_iterator: AsyncIterator[pb.ClassifyStreamRequest],
         context: "grpc.aio.ServicerContext[Any, Any]",
-    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+    ) -> None:
         """Many requests, their replies in order."""
         stream = OrderedStream(
             self._pipeline, self._begin, self._answer, _failed, self._config, self._draining
         )
-        return stream.run(request_iterator)
+        await stream.run(context)
 
     async def _begin(self, message: pb.ClassifyStreamRequest) -> Work:
         request = message.request

@@ -50,16 +50,16 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         _fill(response, model, predictions)
         return response
 
-    def EmbedStream(
+    async def EmbedStream(  # type: ignore[override] # a coroutine that reads and writes by itself
         self,
         request_iterator: AsyncIterator[pb.EmbedStreamRequest],
         context: "grpc.aio.ServicerContext[Any, Any]",
-    ) -> AsyncIterator[pb.EmbedStreamResponse]:
+    ) -> None:
         """Many requests, their replies in order."""
         stream = OrderedStream(
             self._pipeline, self._begin, self._answer, _failed, self._config, self._draining
         )
-        return stream.run(request_iterator)
+        await stream.run(context)
 
     async def _begin(self, message: pb.EmbedStreamRequest) -> Work:
         request = message.request

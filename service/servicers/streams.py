@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
 
 import grpc
+import grpc.aio
 import structlog
 from fovea.v1 import classification_pb2, embedding_pb2, status_pb2
 
 from service.config import Config
 from service.errors import RequestError, Unavailable
-from service.interceptors import NOT_LOGGED, clip, crash_message, current_call, status_of
+from service.interceptors import NOT_LOGGED, checked, clip, crash_message, current_call, status_of
 from service.pipeline import Pipeline, Work
 from service.servicers.messages import status
 
@@ -64,24 +65,23 @@ class OrderedStream(Generic[Request, Response]):
         self._window_images, self._window_bytes = config.stream_window_images, config.max_message_bytes
         self._pending: deque[_Message[Request]] = deque()
         self._images = self._bytes = 0
-        self._more = True  # to be read
         self._beginning = False  # a message was read and isn't pending yet
         self._news, self._room = asyncio.Event(), asyncio.Event()
 
-    async def run(self, requests: AsyncIterator[Request]) -> AsyncIterator[Response]:
-        """Every answer in turn.
+    async def run(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        """Read and answer until the caller ends the stream.
 
         Raises:
             Unavailable: the server drains; what was read before has been answered.
         """
-        reader = asyncio.create_task(self._read(requests))
+        reader = asyncio.create_task(self._read(context))
         drain = asyncio.create_task(self._draining.wait())
         for task in (reader, drain):
             task.add_done_callback(lambda _: self._news.set())
         try:
             while True:
                 while self._pending:
-                    yield await self._end(self._pending[0])
+                    await context.write(await self._end(self._pending[0]))
                 if reader.done():
                     break
                 if drain.done() and not self._beginning:
@@ -97,20 +97,18 @@ class OrderedStream(Generic[Request, Response]):
                 if isinstance(message.outcome, Work):
                     self._pipeline.abandon(message.outcome)
 
-    async def _read(self, requests: AsyncIterator[Request]) -> None:
-        iterator = aiter(requests)
+    async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         while True:
             while self._images >= self._window_images or self._bytes >= self._window_bytes:
                 self._room.clear()
                 await self._room.wait()
             if self._draining.is_set():
                 await asyncio.Future()  # `run` ends the stream
-            try:
-                request = await anext(iterator)
-            except StopAsyncIteration:
+            request = await context.read()
+            if request is grpc.aio.EOF:
                 return
             self._beginning = True
-            message = _Message(request)
+            message: _Message[Request] = _Message(checked(request))
             await self._begin_one(message)
             self._images += message.images
             self._bytes += message.size_bytes
