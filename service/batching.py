@@ -87,7 +87,7 @@ class DynamicBatcher(Generic[In, Out]):
             on_run: is told how many entries a run ended, and when (loop time).
         """
         self._runs, self._sizes, self._latency = runs, list(batch_sizes), latency
-        self._max_batch_size = self._sizes[-1]
+        self._max_batch_size, self._exact_sizes = self._sizes[-1], frozenset(self._sizes)
         self._max_queue_delay_s = max_queue_delay_ms / 1000
         self._on_wait, self._on_run = on_wait, on_run
         self._queue = EntryQueue()
@@ -119,7 +119,7 @@ class DynamicBatcher(Generic[In, Out]):
             raise Unavailable("the server is draining; try another one")
         if entry.group.over:
             return
-        entry.arrived = now = asyncio.get_running_loop().time()
+        entry.arrived = now = self._task.get_loop().time()
         gap = min(now - self._last_arrival, self._silence_s())
         self._last_arrival = now
         self._gap_s += _NEWEST_GAP_WEIGHT * (gap - self._gap_s)
@@ -220,7 +220,7 @@ class DynamicBatcher(Generic[In, Out]):
 
     def _worthwhile_size(self, waiting: int) -> int:
         """As many as wait, or fewer where filling up to the next size costs more than it brings."""
-        if waiting in self._sizes or waiting < self._sizes[0]:
+        if waiting in self._exact_sizes or waiting < self._sizes[0]:
             return waiting
         smaller = max(size for size in self._sizes if size < waiting)
         padded_pays = waiting / self._latency(waiting) >= smaller / self._latency(smaller)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,7 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
-@dataclass(frozen=True)
-class RawImage:
+class RawImage(NamedTuple):
     """Pixels that somebody else decoded.
 
     Attributes:

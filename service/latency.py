@@ -32,11 +32,15 @@ class LatencyTable:
         self._batch_sizes = list(batch_sizes)
         self._factors = [deque([1.0], _REMEMBERED_RUNS) for _ in self._sizes]
         self._factor = [1.0] * len(self._sizes)
+        self._known: dict[int, float] = {}  # asked since the last run
 
     def __call__(self, batch_size: int) -> float:
         """L(batch_size), in seconds; beyond the largest size its time for each started one."""
-        warm_s, place = self._look_up(batch_size)
-        return warm_s * self._factor[place]
+        seconds = self._known.get(batch_size)
+        if seconds is None:
+            warm_s, place = self._look_up(batch_size)
+            seconds = self._known[batch_size] = warm_s * self._factor[place]
+        return seconds
 
     def warm_s(self, batch_size: int) -> float:
         """What a run of that size took at warm-up, in seconds."""
@@ -48,6 +52,7 @@ class LatencyTable:
         factors = self._factors[place]
         factors.append(seconds / warm_s)
         self._factor[place] = sorted(factors)[int(_QUANTILE * (len(factors) - 1))]
+        self._known.clear()
 
     def _look_up(self, batch_size: int) -> tuple[float, int]:
         """The warm time of a size, interpolated, and the index of the size that its factor is kept with."""
