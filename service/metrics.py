@@ -14,6 +14,10 @@ _SECONDS = (
     0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 SHED_REASONS = ("full", "predicted_late", "expired", "dropped_late", "cancelled")
+_LAG_SECONDS = (
+    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075,
+    0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0,
+)  # fmt: skip
 _CONNECTION_TIMEOUT_S = 10.0
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -87,6 +91,12 @@ class Metrics:
         # Finding a child by its labels costs more than using it.
         self._calls: dict[tuple[str, str, str], Counter] = {}
         self._durations: dict[tuple[str, str], Histogram] = {}
+        self.event_loop_lag = Histogram(
+            "fovea_event_loop_lag_seconds",
+            "How late the event loop comes to what is due.",
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
