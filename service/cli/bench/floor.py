@@ -22,8 +22,9 @@ from service.cli.bench.pictures import Payload, Size, read_pictures
 from service.errors import FoveaError
 from service.image import RawImage, decode_picture, from_raw
 from service.manifest import Manifest, read_manifest
+from service.model_settings import ModelSettings
 from service.preprocess import Preprocessing, preprocess
-from service.session import ModelSession
+from service.session import ModelSession, open_sessions
 
 Batch = NDArray[np.uint8]
 
@@ -98,8 +99,14 @@ class Floor:
 
 
 def _session(manifest: Manifest, order: dict[str, Any], threads: int) -> ModelSession:
-    session = ModelSession(manifest, order["execution_provider"], intra_op_threads=threads)
-    session.warm_up(int(order["max_batch_size"]))
+    settings = ModelSettings(
+        execution_provider=order["execution_provider"],
+        precision=order["precision"],
+        intra_op_threads=threads,
+        max_batch_size=int(order["max_batch_size"]),
+    )
+    session = open_sessions(manifest, settings)[0]
+    session.warm_up()
     return session
 
 

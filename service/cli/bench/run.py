@@ -23,7 +23,7 @@ from service.cli.bench.runner import Terms, closed_loop, open_loop
 from service.cli.bench.traffic import Traffic
 from service.cli.bench.wire import Wire
 from service.cli.bench.workload import Workload
-from service.config import available_cores
+from service.processor import available_cores
 
 _CALLERS_PER_CONNECTION = 64
 _OPEN_LOOP_CONNECTIONS = 8
