@@ -6,6 +6,7 @@ ends: decoding, waiting, running.
 """
 
 import asyncio
+import time
 from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
@@ -156,7 +157,7 @@ class Admission:
             raise Unavailable("the server is draining; try another one")
         if not load.fits(capacity):
             raise InvalidRequest(f"the request has {load}; at most {capacity} fit in the queue")
-        if asyncio.get_running_loop().time() >= deadline:
+        if time.monotonic() >= deadline:
             raise DeadlineExpired("the deadline had passed before the work began")
 
     def _check_room(self, load: Load, deadline: float, priority: Priority) -> None:
@@ -185,7 +186,7 @@ class Admission:
 
     def _late_s(self, images: int, deadline: float, priority: Priority) -> float:
         """By how much it would be late, in seconds; not above 0 if it is in time."""
-        left_s = deadline - asyncio.get_running_loop().time()
+        left_s = deadline - time.monotonic()
         if (late_s := self._forecast.wait_s(self.images, images) - left_s) <= 0:
             return late_s  # even if all that is in went first
         ahead = sum(

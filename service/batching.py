@@ -14,6 +14,7 @@ Rules, each with its test:
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -59,7 +60,8 @@ class _Batch:
 class DynamicBatcher(Generic[In, Out]):
     """Collects entries into batches and has each of its instances run one batch at a time.
 
-    All methods belong to one event loop; times are that loop's (`loop.time()`), in seconds. What bounds
+    All methods belong to one event loop; times are seconds of `time.monotonic`, as the loop's
+    own. What bounds
     the queue is the door in front of it, `Admission`.
     """
 
@@ -119,7 +121,7 @@ class DynamicBatcher(Generic[In, Out]):
             raise Unavailable("the server is draining; try another one")
         if entry.group.over:
             return
-        entry.arrived = now = self._task.get_loop().time()
+        entry.arrived = now = time.monotonic()
         gap = min(now - self._last_arrival, self._silence_s())
         self._last_arrival = now
         self._gap_s += _NEWEST_GAP_WEIGHT * (gap - self._gap_s)
@@ -149,10 +151,9 @@ class DynamicBatcher(Generic[In, Out]):
                 instances.create_task(self._work(run))
 
     async def _work(self, run: Run[In, Out]) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             if self._queue:
-                now = loop.time()
+                now = time.monotonic()
                 start = self._start_at(now)
                 if start > now:
                     await self._wait(start)
@@ -234,7 +235,8 @@ class DynamicBatcher(Generic[In, Out]):
         while size:
             in_time = [entry for entry in entries if entry.group.deadline >= now + self._latency(size)][:size]
             rate = len(in_time) / self._latency(len(in_time)) if in_time else 0.0
-            if rate > best_rate:
+            # Of equal ones the one with the most urgent: the others can wait.
+            if rate > best_rate or (rate == best_rate and in_time[:1] != best[:1]):
                 best, best_rate = in_time, rate
             size //= 2
         return best
@@ -252,7 +254,6 @@ class DynamicBatcher(Generic[In, Out]):
         return batch
 
     async def _run_batch(self, run: Run[In, Out], entries: list[Entry], started: float) -> None:
-        loop = asyncio.get_running_loop()
         for entry in entries:
             self._on_wait(started - entry.arrived)
         batch = _Batch(entries)
@@ -262,7 +263,7 @@ class DynamicBatcher(Generic[In, Out]):
             if len(results) != len(batch.entries):
                 raise InferenceFailed(f"the run gave {len(results)} results for {len(batch.entries)} images")
             if results:
-                self._latency.observe(len(results), loop.time() - started)
+                self._latency.observe(len(results), time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this batch and no other
             reason = str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}"
             # An instance each: raising one adds a traceback to it.
@@ -272,7 +273,7 @@ class DynamicBatcher(Generic[In, Out]):
         for entry, result in zip(batch.entries, results, strict=True):
             entry.group.set(entry.index, result)
         if batch.entries:
-            self._on_run(len(batch.entries), loop.time())
+            self._on_run(len(batch.entries), time.monotonic())
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:

@@ -1,6 +1,7 @@
 """The decoding stage: entries wait, most urgent first, for a decoding thread."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import structlog
 from service.entry_queue import EntryQueue
 from service.errors import InferenceFailed, RequestError
 from service.group import Entry
-from service.workers import WorkerPool
+from service.workers import NICENESS, WorkerPool
 
 log = structlog.get_logger()
 # So that a thread never waits for the event loop to hand it its next work.
@@ -28,7 +29,7 @@ class DecodingStage:
     def __init__(self, threads: int, name: str = "decode") -> None:
         """Start the threads. The doors bound what is in; here at most the lookahead waits in the pool."""
         self._most_running = threads + _LOOKAHEAD
-        self._pool = WorkerPool(name, threads, self._most_running)
+        self._pool = WorkerPool(name, threads, self._most_running, NICENESS)
         self._queue = EntryQueue()
         self._running = 0
 
@@ -42,7 +43,7 @@ class DecodingStage:
                 Where `decode` raises, the entry ends with that error.
         """
         entry.value = _Job(decode, then)
-        entry.arrived = asyncio.get_running_loop().time()
+        entry.arrived = time.monotonic()
         self._queue.push(entry)
         self._feed()
 

@@ -57,9 +57,15 @@ class Group(Generic[Out]):
 
     __slots__ = ("_future", "_missing", "_results", "_timer", "deadline", "entries", "over", "priority")
 
-    def __init__(self, size: int, deadline: float, priority: Priority = Priority.INTERACTIVE) -> None:
-        """Begin to wait for `size` results."""
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        size: int,
+        deadline: float,
+        priority: Priority = Priority.INTERACTIVE,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Begin to wait for `size` results, on the loop that runs: who knows it saves asking."""
+        loop = loop or asyncio.get_running_loop()
         self.deadline, self.priority = deadline, priority
         self.entries: list[Entry] = []
         self.over = False

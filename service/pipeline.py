@@ -1,6 +1,7 @@
 """The request path: images → door → decode → preprocess → batch → session → postprocess → predictions."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,13 +33,14 @@ class Work:
 
     Attributes:
         model: what they run through.
+        load: its images and bytes.
         group: gets one `Prediction`, or its own error, per image, in the request's order.
     """
 
-    __slots__ = ("_permit", "group", "images", "model")
+    __slots__ = ("_permit", "group", "load", "model")
 
-    def __init__(self, model: Model, permit: Permit, group: Group[Prediction], images: int) -> None:
-        self.model, self.group, self.images, self._permit = model, group, images, permit
+    def __init__(self, model: Model, permit: Permit, group: Group[Prediction]) -> None:
+        self.model, self.group, self.load, self._permit = model, group, permit.load, permit
 
     def end(self) -> None:
         """Leave: nobody waits for what isn't done; the room is others'. Once."""
@@ -55,7 +57,7 @@ class Pipeline:
     """
 
     def __init__(self, config: Config, metrics: Metrics, code_of: Callable[[RequestError], str]) -> None:
-        """Start the decoding threads.
+        """Start the decoding threads, on the running loop.
 
         Args:
             config: limits and threads.
@@ -65,6 +67,8 @@ class Pipeline:
         self._metrics, self._code_of = metrics, code_of
         self._limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
         self._decoding_pixels = Budget(config.max_decoding_pixels)
+        # On Python 3.11 asking for it makes a system call each time.
+        self._loop = asyncio.get_running_loop()
         self._decoding = DecodingStage(config.decode_thread_count)
 
     def refuse_early(self, model: Model, deadline: float) -> None:
@@ -123,7 +127,7 @@ class Pipeline:
         try:
             predictions = work.group.results() if work.group.done else await work.group.wait()
         except BaseException as error:
-            self.count_lost(work.model, work.images, error, work.group.deadline)
+            self.count_lost(work.model, work.load.images, error, work.group.deadline)
             raise
         finally:
             work.end()
@@ -132,7 +136,7 @@ class Pipeline:
 
     def abandon(self, work: Work) -> None:
         """Its caller left before `finish`."""
-        self.count_lost(work.model, work.images, asyncio.CancelledError(), work.group.deadline)
+        self.count_lost(work.model, work.load.images, asyncio.CancelledError(), work.group.deadline)
         work.end()
 
     def _begin(
@@ -144,8 +148,8 @@ class Pipeline:
         top_k: int,
         priority: Priority,
     ) -> Work:
-        group: Group[Prediction] = Group(len(images), deadline, priority)
-        work = Work(model, permit, group, len(images))
+        group: Group[Prediction] = Group(len(images), deadline, priority, self._loop)
+        work = Work(model, permit, group)
         try:
             for index, image in enumerate(images):
                 entry = Entry(group, index)
@@ -169,7 +173,7 @@ class Pipeline:
             model.batcher.put(entry)
 
     def _decoded(self, model: Model, top_k: int, entry: Entry, pixels: NDArray[np.uint8]) -> None:
-        model.metrics.decode.observe(asyncio.get_running_loop().time() - entry.arrived)
+        model.metrics.decode.observe(time.monotonic() - entry.arrived)
         entry.value = Input(pixels, top_k)
         model.batcher.put(entry)
 
@@ -195,7 +199,7 @@ class Pipeline:
     def count_lost(self, model: Model, images: int, error: BaseException, deadline: float) -> None:
         """A request ends without an answer, so that all its images are lost."""
         if isinstance(error, asyncio.CancelledError):
-            late = asyncio.get_running_loop().time() >= deadline - EXPIRED_WITHIN_S
+            late = time.monotonic() >= deadline - EXPIRED_WITHIN_S
             reason, code = ("expired", "DEADLINE_EXCEEDED") if late else ("cancelled", "CANCELLED")
         else:
             reason = error.reason if isinstance(error, Overloaded | DeadlineExpired) else ""

@@ -16,6 +16,8 @@ T = TypeVar("T")
 # What is done here takes milliseconds: after this many a good part of a full queue is done.
 _RETRY_AFTER_MS = 100.0
 MAX_NICENESS = 19
+# Of the threads that decode and infer: the event loop's lag at full load falls to a third.
+NICENESS = 10
 _MOST_FORGOTTEN = 64  # in the queue; each is an empty shell of some hundred bytes
 
 

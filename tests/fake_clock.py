@@ -7,6 +7,7 @@ import asyncio
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+from unittest import mock
 
 T = TypeVar("T")
 _STUCK = 1e6
@@ -39,8 +40,20 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
         """Seconds since the loop was made."""
         return self._jumping.now
 
+    def hold_up(self, seconds: float) -> None:
+        """Let time pass as if one callback had taken that long: timers in between are late."""
+        self._jumping.now += seconds
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end on a fake clock."""
-    with asyncio.Runner(loop_factory=FakeClockLoop) as runner:
+    """Run `main` to its end on a fake clock, which is `time.monotonic` too."""
+    runner = asyncio.Runner(loop_factory=FakeClockLoop)
+    with runner, mock.patch("time.monotonic", runner.get_loop().time):
         return runner.run(main)
+
+
+def hold_up(seconds: float) -> None:
+    """Of the running loop: `FakeClockLoop.hold_up`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, FakeClockLoop)
+    loop.hold_up(seconds)

@@ -1,6 +1,6 @@
 """Proto ↔ plain values, for what several servicers share."""
 
-import asyncio
+import time
 from collections.abc import Sequence, Sized
 
 import grpc.aio
@@ -93,5 +93,5 @@ def deadline_of(context: "grpc.aio.ServicerContext[object, object]", default_tim
 
 
 def deadline_in(timeout_ms: float) -> float:
-    """Loop time so many milliseconds from now."""
-    return asyncio.get_running_loop().time() + timeout_ms / 1000
+    """Loop time so many milliseconds from now; both kinds of loop take theirs from this clock."""
+    return time.monotonic() + timeout_ms / 1000

@@ -30,7 +30,7 @@ class _Message(Generic[Request]):
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.images, self.size_bytes = max(1, len(request.request.images)), request.ByteSize()
+        self.images, self.size_bytes = 1, 0
         self.outcome: Work | status_pb2.Status | None = None
 
 
@@ -118,7 +118,8 @@ class OrderedStream(Generic[Request, Response]):
 
     async def _begin_one(self, message: _Message[Request]) -> None:
         try:
-            message.outcome = await self._begin(message.request)
+            work = message.outcome = await self._begin(message.request)
+            message.images, message.size_bytes = work.load
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
             message.outcome = _why(error)
 
