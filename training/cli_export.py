@@ -8,7 +8,7 @@ import click
 
 from service.preprocess import INTERPOLATIONS, Preprocessing
 from training.cli_options import channels, told
-from training.errors import SettingError
+from training.errors import ExportError, SettingError
 from training.publish import MAX_VERSION
 from training.splits import IMAGENET_MEAN, IMAGENET_STD
 
@@ -16,7 +16,27 @@ if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn
     from training.export import Exported
 
 _OF_WEIGHTS = ("arch", "labels", "input_size", "resize_size", "interpolation", "mean", "std", "training_data")
+_COMMON = ("name", "version", "licence", "images", "precisions", "calibration")
 _OF_RUNS = ("run", "checkpoint")
+
+
+# As `training.variants` lists them, which imports PyTorch; a test holds the two equal.
+PRECISIONS = ("fp32", "int8", "int8-gpu", "fp16", "bf16")
+
+
+def _precisions(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names with commas between them, once or several times → each once, fp32 first.
+
+    Raises:
+        click.BadParameter: one isn't known.
+    """
+    names = [name.strip() for value in values for name in value.split(",")]
+    for name in names:
+        if name not in PRECISIONS:
+            raise click.BadParameter(f"{name!r}; expected one or more of {', '.join(PRECISIONS)}")
+    return tuple(name for name in PRECISIONS if name in ("fp32", *names))
 
 
 @click.command("export")
@@ -43,6 +63,23 @@ _OF_RUNS = ("run", "checkpoint")
     metavar="FOLDER",
     help="Images to compare ONNX Runtime with PyTorch on.  [default: the run's test images; for --weights "
     "crops of scikit-learn's two photographs]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    callback=_precisions,
+    metavar="|".join(PRECISIONS),
+    help="What to make beside fp32, which is always made; several with commas or by repeating: int8 for x86 "
+    "processors, int8-gpu, fp16 for GPUs, bf16 for OpenVINO. Each is measured against fp32 on real images, "
+    "and published only where it agrees.  [default: fp32]",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Real images that int8 is calibrated on; of a folder with train/ in it, those.  [default: the run's "
+    "training images]",
 )
 @click.option(
     "--weights",
@@ -88,20 +125,39 @@ def export_command(**options: Any) -> None:
     """Publish a run, or weights trained elsewhere, as a model package.
 
     Fails, and publishes nothing, unless ONNX Runtime agrees with PyTorch on real images: max|Δ| ÷
-    max|reference| at most 1e-4, and the same top-1 on every one.
+    max|reference| at most 1e-4, and the same top-1 on every one. Where another precision disagrees with
+    fp32, the rest is published, and the exit status is 1.
 
     \b
     fovea-train export
+    fovea-train export --precision int8,bf16
     fovea-train export --arch resnet20-cifar --weights file.pth --labels labels.txt --input-size 32 \\
         --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     repository: Path = options["model_repository"]
     exported = _export(repository, options)
     click.echo(
-        f"{exported.agreement}\n"
-        f"published {exported.folder}\n"
-        f"next: fovea serve --model-repository {shlex.quote(str(repository))}"
+        "\n".join(
+            (
+                f"fp32: {_described(exported)}",
+                *map(str, exported.variants),
+                f"published {exported.folder}",
+                f"next: fovea serve --model-repository {shlex.quote(str(repository))}",
+            )
+        )
     )
+    refused = [variant.name for variant in exported.variants if variant.failures]
+    if refused:
+        raise ExportError(
+            f"{', '.join(refused)} {'disagrees' if len(refused) == 1 else 'disagree'} with fp32 by more than "
+            "a gate allows; the package was published without"
+        )
+
+
+def _described(exported: "Exported") -> str:
+    from training.parity import described
+
+    return described(exported.agreement)
 
 
 def _export(repository: Path, options: dict[str, Any]) -> "Exported":
@@ -110,7 +166,7 @@ def _export(repository: Path, options: dict[str, Any]) -> "Exported":
 
     common: dict[str, Any] = {
         "repository": repository,
-        **{name: options[name] for name in ("name", "version", "licence", "images")},
+        **{name: options[name] for name in _COMMON},
     }
     if options["weights"] is None:
         _refuse(options, _OF_WEIGHTS, "is for --weights, not for a run")

@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from service.preprocess import Preprocessing
 from training import package, publish
+from training.agreement import Agreement
 from training.config import Channels
 from training.errors import ExportError, VersionTaken
+from training.evaluation import EvaluationImages
 from training.graph import Served, write_graph
 from training.models import Classifier
 from training.normalization import Normalization
 from training.package import Provenance
-from training.parity import Agreement, compare
+from training.parity import check, compare
 from training.parity_images import sample_photos
+from training.variants import FP32_FILE, Variant, check_precisions, make_variants
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,12 @@ class Exported:
     Attributes:
         folder: <repository>/<name>/<version>.
         agreement: of its fp32 file with PyTorch.
+        variants: what else was asked for, those that failed their gate and aren't in the package included.
     """
 
     folder: Path
     agreement: Agreement
+    variants: tuple[Variant, ...] = ()
 
 
 def export_package(
@@ -47,6 +52,10 @@ def export_package(
     images: NDArray[np.uint8] | None = None,
     version: int | None = None,
     provenance: Provenance | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    calibration_images: NDArray[np.uint8] | None = None,
+    evaluation_images: NDArray[np.uint8] | None = None,
+    evaluation_labels: NDArray[np.int64] | None = None,
 ) -> Exported:
     """Publish a network as <repository>/<name>/<version>.
 
@@ -62,9 +71,16 @@ def export_package(
             of scikit-learn's two photographs.
         version: None takes the next free one.
         provenance: for the record.
+        precisions: names of `variants.PRECISIONS`; fp32 is always made. One that disagrees with fp32 by
+            more than its gate allows is left out of the package, and says so in `Exported.variants`.
+        calibration_images: real ones for int8, of the same shape as `images`; those that are measured on
+            are left out.
+        evaluation_images: real ones to measure the precisions on, likewise; None takes `images`.
+        evaluation_labels: int64 [count] of `evaluation_images`, indices of `labels`; None where unknown.
 
     Raises:
         ParityError: ONNX Runtime and PyTorch disagree; has the numbers.
+        SettingError: a precision isn't known, or int8 has no images to be calibrated on.
         VersionTaken: the version asked for is there already.
         ExportError: something can't be written or exported.
     """
@@ -73,13 +89,14 @@ def export_package(
         raise ExportError(
             f"there are {len(labels)} labels for {model.fc.out_features} logits; expected one each"
         )
+    names = check_precisions(precisions, calibration_images)
     if images is None:
         images = sample_photos(preprocessing)
+    _check_images("to compare on", images, preprocessing)
+    if calibration_images is not None:
+        _check_images("to calibrate on", calibration_images, preprocessing)
+    evaluation = _evaluation(images, evaluation_images, evaluation_labels, preprocessing)
     height, width = preprocessing.crop_height, preprocessing.crop_width
-    if len(images) < 1 or images.shape[1:] != (height, width, 3):
-        raise ExportError(
-            f"the images to compare on have shape {images.shape}; expected (1 or more, {height}, {width}, 3)"
-        )
     model = copy.deepcopy(model).cpu().eval()
     normalization = Normalization(mean, std)
 
@@ -96,13 +113,23 @@ def export_package(
             provenance=provenance or Provenance(),
         )
         with publish.staged(repository, name, version) as folder:
-            file = folder / "model.onnx"
+            file = folder / FP32_FILE
             write_graph(Served(model, normalization).eval(), height, width, manifest, file)
             agreement = compare(model, normalization, file, images)
-            agreement.check()
-            manifest["variants"] = [package.variant(file, "fp32", "any", agreement)]
+            check(agreement)
+            variants = make_variants(folder, names, calibration_images, evaluation)
+            manifest["variants"] = [
+                package.variant(file, "fp32", "any", agreement),
+                *(
+                    package.variant(
+                        folder / made.kind.file, made.kind.precision, made.kind.provider, made.agreement
+                    )
+                    for made in variants
+                    if not made.failures
+                ),
+            ]
             package.write_manifest(folder, manifest)
-        return Exported(repository / name / str(version), agreement)
+        return Exported(repository / name / str(version), agreement, tuple(variants))
 
     if version is not None:
         return published(version)
@@ -110,3 +137,27 @@ def export_package(
         # Where another export publishes the same version meanwhile, this one is the next.
         with suppress(VersionTaken):
             return published(publish.next_version(repository, name))
+
+
+def _check_images(purpose: str, images: NDArray[np.uint8], preprocessing: Preprocessing) -> None:
+    height, width = preprocessing.crop_height, preprocessing.crop_width
+    if images.dtype != np.uint8 or len(images) < 1 or images.shape[1:] != (height, width, 3):
+        raise ExportError(
+            f"the images {purpose} are {images.dtype} of shape {images.shape}; expected uint8 of "
+            f"(1 or more, {height}, {width}, 3)"
+        )
+
+
+def _evaluation(
+    images: NDArray[np.uint8],
+    evaluation_images: NDArray[np.uint8] | None,
+    labels: NDArray[np.int64] | None,
+    preprocessing: Preprocessing,
+) -> EvaluationImages:
+    pixels = images if evaluation_images is None else evaluation_images
+    _check_images("to evaluate on", pixels, preprocessing)
+    if labels is not None and labels.shape != (len(pixels),):
+        raise ExportError(
+            f"the labels of the images to evaluate on have shape {labels.shape}; expected ({len(pixels)},)"
+        )
+    return EvaluationImages(pixels, labels)

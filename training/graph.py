@@ -89,6 +89,20 @@ def write_graph(served: Served, height: int, width: int, facts: Mapping[str, Any
     onnx.save(graph, path)
 
 
+def copy_metadata(source: Path, target: Path) -> None:
+    """Give a file made from an exported one the same metadata, and check it.
+
+    Raises:
+        OSError: a file can't be read or written.
+    """
+    kept = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+    graph = onnx.load(target)
+    _forget_sources(graph)
+    onnx.helper.set_model_props(graph, kept)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, target)
+
+
 def _forget_sources(graph: onnx.ModelProto) -> None:
     """Drop the exporter's notes: they hold stack traces with paths of this machine."""
     parts = graph.graph

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from service.preprocess import Preprocessing
+from training.agreement import Agreement
 from training.commit import commit
 from training.graph import EMBEDDING, INPUT, LOGITS
 from training.models import Classifier
-from training.parity import Agreement
 
 SCHEMA_VERSION = 1
 
@@ -96,7 +96,7 @@ def variant(file: Path, precision: str, provider: str, agreement: Agreement) -> 
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "precision": precision,
         "provider": provider,
-        "agreement": vars(agreement).copy(),
+        "agreement": agreement.recorded(),
     }
 
 

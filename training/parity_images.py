@@ -54,20 +54,26 @@ def folder_images(folder: Path, spec: Preprocessing) -> NDArray[np.uint8]:
     return split_images(Split(paths, np.zeros(len(paths), np.int64)), spec)
 
 
-def split_images(split: Split, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Likewise of a split.
+def split_images(split: Split, spec: Preprocessing, most: int = MAX_IMAGES) -> NDArray[np.uint8]:
+    """Likewise of a split, up to `most`.
 
     Raises:
         ExportError: one is broken or gone.
     """
-    indices = np.unique(np.linspace(0, len(split) - 1, MAX_IMAGES).round().astype(int))
-    pixels = []
-    for index in indices.tolist():
-        try:
-            pixels.append(preprocess(split.picture(index, spec.least_short_side), spec))
-        except (InvalidImage, OSError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or error
-            raise ExportError(
-                f"can't compare on {split.sources[index]}: {reason}; --images names another folder"
-            ) from error
-    return np.stack(pixels)
+    return np.stack([_pixels(split, index, spec) for index in spread(len(split), most)])
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to `most` indices below `count`, evenly spread, ascending."""
+    indices: list[int] = np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return indices
+
+
+def _pixels(split: Split, index: int, spec: Preprocessing) -> NDArray[np.uint8]:
+    try:
+        return preprocess(split.picture(index), spec)
+    except (InvalidImage, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ExportError(
+            f"can't compare on {split.sources[index]}: {reason}; --images names another folder"
+        ) from error

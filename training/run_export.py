@@ -2,19 +2,19 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from training.calibration import MAX_CALIBRATION_IMAGES
 from training.checkpoint import load_checkpoint
 from training.config import read_config
-from training.data import Split, digits
 from training.errors import RunError
+from training.evaluation import calibration_folder, evaluation_folder, evaluation_split
 from training.export import Exported, export_package
 from training.models import architecture
 from training.package import Provenance
 from training.parity_images import folder_images, split_images
+from training.run_splits import run_test_split, run_train_split
 from training.weights import load_weights
 
 
@@ -27,6 +27,8 @@ def export_run(
     version: int | None = None,
     licence: str = "",
     images: Path | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Exported:
     """Publish a checkpoint of a run of `fovea-train fit`.
@@ -39,6 +41,8 @@ def export_run(
         version: None takes the next free one.
         licence: of the weights.
         images: a folder to compare on instead of the run's test split.
+        precisions: as `export_package`.
+        calibration: a folder to calibrate int8 on instead of the run's training split.
         say: prints a line; told which run and epoch this is, and whether the run came to its end.
 
     Raises:
@@ -63,20 +67,36 @@ def export_run(
     if checkpoint == "best":
         metrics |= _test_scores(run)
     data_name = Path(config.data.source).name or "data"
+    spec = config.preprocessing
+    evaluation = calibration_images = None
     if images is not None:
-        pixels = folder_images(images, config.preprocessing)
+        pixels = folder_images(images, spec)
     else:
-        pixels = split_images(_test_split(run, config.data.source), config.preprocessing)
+        pixels = split_images(run_test_split(run, config.data), spec)
+    if any(precision != "fp32" for precision in precisions):
+        if images is not None:
+            evaluation = evaluation_folder(images, spec, labels)
+        else:
+            evaluation = evaluation_split(run_test_split(run, config.data), spec)
+    if any(precision.startswith("int8") for precision in precisions):
+        if calibration is not None:
+            calibration_images = calibration_folder(calibration, spec, MAX_CALIBRATION_IMAGES)
+        else:
+            calibration_images = split_images(run_train_split(run, config.data), spec, MAX_CALIBRATION_IMAGES)
     return export_package(
         model,
         repository=repository,
         name=name or _safe_name(f"{data_name}-{config.model.architecture}"),
         labels=labels,
         architecture=config.model.architecture,
-        preprocessing=config.preprocessing,
+        preprocessing=spec,
         mean=config.normalization.mean,
         std=config.normalization.std,
         images=pixels,
+        precisions=precisions,
+        calibration_images=calibration_images,
+        evaluation_images=None if evaluation is None else evaluation.pixels,
+        evaluation_labels=None if evaluation is None else evaluation.labels,
         version=version,
         provenance=Provenance(
             training_data=f"{data_name}: {config.data.train_images} images; {config.data.splits}",
@@ -102,16 +122,6 @@ def newest_run(runs: Path) -> Path:
         )
     finished = [run for run in found if (run / "summary.json").exists()]
     return max(finished or found, key=lambda run: ((run / "config.toml").stat().st_mtime_ns, run.name))
-
-
-def _test_split(run: Path, source: str) -> Split:
-    if source == "digits":
-        return digits().test
-    try:
-        names = json.loads((run / "splits.json").read_text(encoding="utf-8"))["test"]
-        return Split([Path(source, name) for name in names], np.zeros(len(names), np.int64))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run / 'splits.json'}: can't be read: {error}") from error
 
 
 def _test_scores(run: Path) -> dict[str, float]:

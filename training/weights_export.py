@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.preprocess import Preprocessing
+from training.calibration import MAX_CALIBRATION_IMAGES
 from training.config import Channels
 from training.errors import SettingError
+from training.evaluation import calibration_folder, evaluation_folder
 from training.export import Exported, export_package
 from training.models import architecture
 from training.package import Provenance
@@ -28,6 +30,8 @@ def export_weights(
     licence: str = "",
     training_data: str = "",
     images: Path | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Path | None = None,
 ) -> Exported:
     """Publish weights that were trained elsewhere, from their state dict alone.
 
@@ -42,12 +46,19 @@ def export_weights(
         licence: of the weights.
         training_data: for the record.
         images: a folder to compare on instead of scikit-learn's photographs.
+        precisions: as `export_package`.
+        calibration: a folder to calibrate int8 on.
 
     Raises:
         TrainingError: one of `errors.py`.
     """
     model = architecture(arch).build(len(labels))
     load_weights(model, read_weights(weights), str(weights))
+    evaluation = calibration_images = None
+    if images is not None and any(precision != "fp32" for precision in precisions):
+        evaluation = evaluation_folder(images, preprocessing, labels)
+    if calibration is not None and any(precision.startswith("int8") for precision in precisions):
+        calibration_images = calibration_folder(calibration, preprocessing, MAX_CALIBRATION_IMAGES)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return export_package(
         model,
@@ -59,6 +70,10 @@ def export_weights(
         mean=mean,
         std=std,
         images=None if images is None else folder_images(images, preprocessing),
+        precisions=precisions,
+        calibration_images=calibration_images,
+        evaluation_images=None if evaluation is None else evaluation.pixels,
+        evaluation_labels=None if evaluation is None else evaluation.labels,
         version=version,
         provenance=Provenance(
             training_data=training_data, recipe=f"weights {weights.name}, SHA-256 {digest}", licence=licence

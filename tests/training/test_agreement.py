@@ -1,0 +1,66 @@
+"""The numbers between two sets of outputs, and the gates."""
+
+import numpy as np
+import pytest
+
+from service import agreement as served
+from training.agreement import GATES, MAX_ACCURACY_LOSS, Agreement, agreement
+
+
+def outputs(logits: list[list[float]], embeddings: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(logits, np.float32), np.array(embeddings, np.float32)
+
+
+def test_training_and_service_hold_the_same_gates() -> None:
+    limits = {name: (gate.top1_agreement, gate.embedding_cosine) for name, gate in GATES.items()}
+    assert limits == {
+        name: (gate.top1_agreement, gate.embedding_cosine) for name, gate in served.GATES.items()
+    }
+    assert served.MAX_ACCURACY_LOSS == MAX_ACCURACY_LOSS
+
+
+@pytest.mark.parametrize("precision", GATES)
+@pytest.mark.parametrize("top1", [0.5, 0.979, 0.98, 0.9899, 0.99, 0.9989, 0.999, 1.0])
+@pytest.mark.parametrize("cosine", [0.9, 0.98, 0.999, 0.99985, 0.9999, 1.0])
+@pytest.mark.parametrize("accuracy", [None, 0.9, 0.8951, 0.895, 0.8949])
+def test_both_judge_alike(precision: str, top1: float, cosine: float, accuracy: float | None) -> None:
+    reference = None if accuracy is None else 0.9
+    measured = Agreement(1000, top1, 0.01, cosine, accuracy, reference)
+    failures = GATES[precision].failures(measured)
+    shortfall = served.Agreement(1000, top1, 0.01, cosine, accuracy, reference).shortfall(precision)
+    assert bool(failures) == bool(shortfall), (failures, shortfall)
+
+
+def test_the_numbers_between_two_sets_of_outputs() -> None:
+    reference = outputs([[4, 1], [0, -8]], [[1, 0], [0, 1]])
+    other = outputs([[3, 1], [-2, -1]], [[1, 0], [0.6, 0.8]])
+    measured = agreement(reference, other)
+    assert (measured.images, measured.top1_agreement, measured.max_relative_error) == (2, 0.5, 7 / 8)
+    assert measured.embedding_cosine == pytest.approx(0.9)
+    labelled = agreement(reference, other, np.array([0, 0]))
+    assert (labelled.top1_accuracy, labelled.reference_top1_accuracy) == (0.5, 1.0)
+    assert labelled.recorded().keys() == Agreement.__dataclass_fields__.keys()
+    assert "top1_accuracy" not in agreement(reference, other).recorded()
+
+
+def test_zero_embeddings_agree_with_each_other_only() -> None:
+    zero = outputs([[1, 0]], [[0, 0]])
+    assert agreement(zero, zero).embedding_cosine == 1
+    assert agreement(zero, outputs([[1, 0]], [[1, 0]])).embedding_cosine == 0
+
+
+@pytest.mark.parametrize("precision", GATES)
+def test_what_is_not_a_number_fails_every_gate(precision: str) -> None:
+    nan = float("nan")
+    for measured in (Agreement(9, nan, 0, 1), Agreement(9, 1, nan, 1), Agreement(9, 1, 0, nan)):
+        assert GATES[precision].failures(measured)
+    assert not GATES[precision].failures(Agreement(9, 1, 0.5, 1))
+
+
+def test_a_failure_says_what_was_measured_and_expected() -> None:
+    failures = GATES["int8"].failures(Agreement(1000, 0.9712, 0.1, 0.5, 0.7, 0.71))
+    assert failures == [
+        "same top-1 97.12%, expected 98.0%",
+        "embedding cosine 0.500000, expected 0.98",
+        "1.00% of top-1 accuracy lost, expected at most 0.5%",
+    ]

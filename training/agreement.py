@@ -1,0 +1,119 @@
+"""How far two sets of outputs for the same images agree, and how far is far enough for each precision."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.runtime import Outputs
+
+_TINY = float(np.finfo(np.float32).tiny)
+# Of the difference of two shares.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one way to compute a network with a reference.
+
+    Attributes:
+        images: how many were compared.
+        top1_agreement: share of images with the same highest logit.
+        max_relative_error: max|Δlogits| ÷ max|reference logits|.
+        embedding_cosine: mean over the images.
+        top1_accuracy: share of images with the right label; None where labels aren't known.
+        reference_top1_accuracy: the reference's on the same images; None likewise.
+    """
+
+    images: int
+    top1_agreement: float
+    max_relative_error: float
+    embedding_cosine: float
+    top1_accuracy: float | None = None
+    reference_top1_accuracy: float | None = None
+
+    def __str__(self) -> str:
+        text = (
+            f"same top-1 {self.top1_agreement:.2%}, embedding cosine {self.embedding_cosine:.6f}, max|Δ| ÷ "
+            f"max|reference| {self.max_relative_error:.2g}"
+        )
+        if self.top1_accuracy is not None and self.reference_top1_accuracy is not None:
+            text += f", accuracy {self.top1_accuracy:.2%} (fp32 {self.reference_top1_accuracy:.2%})"
+        return f"{text}, on {self.images} images"
+
+    def recorded(self) -> dict[str, float]:
+        """What the manifest keeps: all that is known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def agreement(reference: Outputs, outputs: Outputs, labels: NDArray[np.int64] | None = None) -> Agreement:
+    """Compare logits and embeddings for the same images.
+
+    Args:
+        reference: logits [images, classes] and unit-length or zero embeddings [images, dimension].
+        outputs: likewise.
+        labels: int64 [images], indices of the classes; None where they aren't known.
+    """
+    (expected, expected_embeddings), (logits, embeddings) = reference, outputs
+    # Infinite logits give nan here, which fails every gate.
+    with np.errstate(invalid="ignore"):
+        error = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), _TINY))
+    known = labels is not None
+    return Agreement(
+        images=len(expected),
+        top1_agreement=float(np.mean(logits.argmax(1) == expected.argmax(1))),
+        max_relative_error=error,
+        embedding_cosine=_mean_cosine(embeddings, expected_embeddings),
+        top1_accuracy=float(np.mean(logits.argmax(1) == labels)) if known else None,
+        reference_top1_accuracy=float(np.mean(expected.argmax(1) == labels)) if known else None,
+    )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a variant must keep to be published.
+
+    Attributes:
+        top1_agreement: the least, with the float32 variant.
+        embedding_cosine: the least mean, with the float32 variant's.
+        images: the fewest that can tell such shares apart; not a limit of the service's.
+    """
+
+    top1_agreement: float
+    embedding_cosine: float
+    images: int
+
+    def failures(self, measured: Agreement) -> list[str]:
+        """What isn't kept, in words with the numbers; empty where all is."""
+        failed = []
+        # Written so that nan fails.
+        if not measured.top1_agreement >= self.top1_agreement:
+            failed.append(f"same top-1 {measured.top1_agreement:.2%}, expected {self.top1_agreement:.1%}")
+        if not measured.embedding_cosine >= self.embedding_cosine:
+            failed.append(
+                f"embedding cosine {measured.embedding_cosine:.6f}, expected {self.embedding_cosine}"
+            )
+        if not np.isfinite(measured.max_relative_error):
+            failed.append("some logits aren't numbers")
+        if measured.top1_accuracy is not None and measured.reference_top1_accuracy is not None:
+            lost = measured.reference_top1_accuracy - measured.top1_accuracy
+            if not lost <= MAX_ACCURACY_LOSS + _ROUNDING:
+                failed.append(f"{lost:.2%} of top-1 accuracy lost, expected at most {MAX_ACCURACY_LOSS:.1%}")
+        return failed
+
+
+# The service holds a package to the same limits, in service/agreement.py; a test keeps them equal.
+GATES = {
+    "fp16": Gate(0.999, 0.9999, images=1000),
+    "bf16": Gate(0.99, 0.999, images=200),
+    "int8": Gate(0.98, 0.98, images=200),
+}
+# Of top-1 accuracy, as a share: half a percentage point.
+MAX_ACCURACY_LOSS = 0.005
+
+
+def _mean_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    """Of unit-length or zero rows; two zero rows agree."""
+    cosines = np.einsum("nd,nd->n", left, right, dtype=np.float64)
+    both_zero = ~left.any(axis=1) & ~right.any(axis=1)
+    return float(np.where(both_zero, 1.0, cosines).mean())

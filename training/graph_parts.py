@@ -1,0 +1,43 @@
+"""The parts of an exported graph that stay float32 when the rest is made smaller."""
+
+import onnx
+
+from training.graph import EMBEDDING, LOGITS
+
+
+def float_nodes(graph: onnx.GraphProto) -> list[str]:
+    """The names of the nodes that stay exact: normalisation, and the embedding's way to unit length.
+
+    The first turns pixels into the network's input, before its first layer with weights; eight bits of
+    result would add their rounding to every pixel. The second squares and divides: in float16 a sum of
+    squares overflows, and the smallest length that it may divide by rounds to zero.
+    """
+    first = next((node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")), None)
+    before = _ancestors(graph, list(first.input)) if first else set()
+    only_embedding = _ancestors(graph, [EMBEDDING]) - _ancestors(graph, [LOGITS])
+    return [node.name for index, node in enumerate(graph.node) if index in before | only_embedding]
+
+
+def pooling_and_head(graph: onnx.GraphProto) -> list[str]:
+    """The names of the nodes from the features' mean over the picture to the logits.
+
+    They cost next to nothing, and each rounding here is one of the answer itself.
+    """
+    last = max(
+        (index for index, node in enumerate(graph.node) if node.op_type == "Conv"), default=len(graph.node)
+    )
+    pools = ("GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Squeeze", "Gemm", "MatMul")
+    return [node.name for node in graph.node[last + 1 :] if node.op_type in pools]
+
+
+def _ancestors(graph: onnx.GraphProto, tensors: list[str]) -> set[int]:
+    """Indices of the nodes that the tensors are computed by."""
+    producer = {output: index for index, node in enumerate(graph.node) for output in node.output}
+    found: set[int] = set()
+    waiting = [producer[name] for name in tensors if name in producer]
+    while waiting:
+        index = waiting.pop()
+        if index not in found:
+            found.add(index)
+            waiting += [producer[name] for name in graph.node[index].input if name in producer]
+    return found

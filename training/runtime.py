@@ -1,0 +1,137 @@
+"""ONNX Runtime, for checking what was exported: on its own CPU kernels, or through OpenVINO's plugin."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.errors import ExportError
+from training.graph import EMBEDDING, INPUT, LOGITS
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Logits float32 [count, classes] and embeddings float32 [count, embedding_dimension]."""
+
+_OPENVINO = "OpenVINOExecutionProvider"
+_CPU_INFO = Path("/proc/cpuinfo")
+# As Linux names what multiplies bfloat16.
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def onnxruntime_module() -> ModuleType:
+    """ONNX Runtime, which training itself doesn't need.
+
+    Raises:
+        ExportError: it isn't installed; names what to install.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError(
+            "ONNX Runtime isn't installed, so the package can't be checked; "
+            "install fovea-serving[serve] or fovea-serving[serve-cpu] beside fovea-serving[train]"
+        ) from None
+    module: ModuleType = onnxruntime
+    return module
+
+
+def cpu_outputs(file: Path, images: NDArray[np.uint8], batch_size: int) -> Outputs:
+    """What ONNX Runtime's CPU kernels compute.
+
+    Args:
+        file: an exported graph.
+        images: uint8 [count, height, width, 3], at least one.
+        batch_size: images a run.
+
+    Raises:
+        ExportError: ONNX Runtime isn't installed.
+    """
+    runtime = onnxruntime_module()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return _outputs(session, images, batch_size)
+
+
+def openvino_outputs(file: Path, images: NDArray[np.uint8], batch_size: int, precision: str) -> Outputs:
+    """What OpenVINO computes on this processor; as `cpu_outputs`.
+
+    Args:
+        file, images, batch_size: as there.
+        precision: OpenVINO's name of what float32 layers are computed in, 'f32' or 'bf16'. Without it
+            OpenVINO takes bfloat16 wherever the processor has it.
+
+    Raises:
+        ExportError: the plugin is missing, or the graph wouldn't run on it.
+    """
+    runtime = onnxruntime_module()
+    devices = _openvino_devices(runtime)
+    settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "INFERENCE_PRECISION_HINT": precision}
+    options = runtime.SessionOptions()
+    options.add_provider_for_devices(devices, {"load_config": json.dumps({"CPU": settings})})
+    session = runtime.InferenceSession(str(file), options)
+    if session.get_providers()[0] != _OPENVINO:
+        raise ExportError(f"OpenVINO doesn't run {file.name}; ONNX Runtime took {session.get_providers()[0]}")
+    return _outputs(session, images, batch_size)
+
+
+def check_bfloat16() -> None:
+    """See whether this machine can compute in bfloat16 through OpenVINO.
+
+    Raises:
+        ExportError: the plugin or the processor's instructions are missing; says which.
+    """
+    try:
+        flags = {
+            flag
+            for line in _CPU_INFO.read_text(encoding="utf-8").splitlines()
+            if line.startswith("flags")
+            for flag in line.split()
+        }
+    except OSError:
+        flags = set()
+    if not flags & _BFLOAT16_FLAGS:
+        raise ExportError(
+            "precision bf16 can't be checked here: this processor has neither avx512_bf16 nor amx_bf16 "
+            f"({_CPU_INFO}); export it on one that has, or leave bf16 out of --precision"
+        )
+    _openvino_devices(onnxruntime_module())
+
+
+def _openvino_devices(runtime: ModuleType) -> list[Any]:
+    try:
+        import onnxruntime_ep_openvino
+    except ImportError:
+        raise ExportError(
+            "precision bf16 runs on OpenVINO, whose plugin onnxruntime-ep-openvino isn't installed; "
+            "install fovea-serving[openvino] beside fovea-serving[serve], or leave bf16 out of --precision"
+        ) from None
+
+    def cpus() -> list[Any]:
+        return [
+            device
+            for device in runtime.get_ep_devices()
+            if device.ep_name == _OPENVINO and device.device.type == runtime.OrtHardwareDeviceType.CPU
+        ]
+
+    if not cpus():
+        try:
+            runtime.register_execution_provider_library(_OPENVINO, onnxruntime_ep_openvino.get_library_path())
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise ExportError(f"OpenVINO's plugin can't be loaded: {error}") from error
+    found = cpus()
+    if not found:
+        raise ExportError("OpenVINO's plugin finds no processor that it runs on")
+    return found
+
+
+def _outputs(session: Any, images: NDArray[np.uint8], batch_size: int) -> Outputs:
+    parts = [
+        session.run([LOGITS, EMBEDDING], {INPUT: images[start : start + batch_size]})
+        for start in range(0, len(images), batch_size)
+    ]
+    logits, embeddings = zip(*parts, strict=True)
+    return np.concatenate(logits), np.concatenate(embeddings)

@@ -1,0 +1,142 @@
+"""The smaller precisions of an exported network, each measured against its fp32 file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.agreement import GATES, Agreement, agreement
+from training.calibration import held_apart
+from training.errors import SettingError
+from training.evaluation import EvaluationImages
+from training.half import to_float16
+from training.quantize import GPU, X86, quantize
+from training.runtime import check_bfloat16, cpu_outputs, openvino_outputs
+
+FP32_FILE = "model.onnx"
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A variant that can be asked for.
+
+    Attributes:
+        precision: as the manifest calls it.
+        file: its name in the package.
+        provider: the execution provider that it is made for.
+    """
+
+    precision: str
+    file: str
+    provider: str
+
+
+KINDS = {
+    "int8": Kind("int8", "model.int8.onnx", "cpu"),
+    "int8-gpu": Kind("int8", "model.int8.gpu.onnx", "cuda"),
+    # ONNX Runtime's CPU kernels convert to float32 and back: slower than fp32.
+    "fp16": Kind("fp16", "model.fp16.onnx", "cuda"),
+    # No file of its own: OpenVINO computes the fp32 one in bfloat16 when told to.
+    "bf16": Kind("bf16", FP32_FILE, "openvino"),
+}
+PRECISIONS = ("fp32", *KINDS)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One that was made and measured.
+
+    Attributes:
+        name: as it was asked for, one of `KINDS`.
+        kind: what it is.
+        agreement: with the fp32 file.
+        failures: of its gate, in words; empty where it keeps it.
+    """
+
+    name: str
+    kind: Kind
+    agreement: Agreement
+    failures: tuple[str, ...]
+
+    def __str__(self) -> str:
+        outcome = f"NOT published: {'; '.join(self.failures)}" if self.failures else self.kind.file
+        return f"{self.name}: {self.agreement}: {outcome}"
+
+
+def check_precisions(precisions: Sequence[str], calibration_images: NDArray[np.uint8] | None) -> list[str]:
+    """What is to be made beside fp32, in the order of `KINDS`, after a look at whether it can be.
+
+    Args:
+        precisions: names of `PRECISIONS`; fp32 needn't be among them.
+        calibration_images: None where there are none.
+
+    Raises:
+        SettingError: a name isn't known, or int8 has nothing to be calibrated on.
+        ExportError: bf16 can't be measured on this machine; says what is missing.
+    """
+    unknown = [name for name in precisions if name not in PRECISIONS]
+    if unknown:
+        raise SettingError(f"precision {unknown[0]!r} isn't known; expected {', '.join(PRECISIONS)}")
+    asked = [name for name in KINDS if name in precisions]
+    if calibration_images is None and (int8 := [name for name in asked if KINDS[name].precision == "int8"]):
+        raise SettingError(
+            f"precision {int8[0]} is calibrated on real images; name a folder of them with --calibration"
+        )
+    if "bf16" in asked:
+        check_bfloat16()
+    return asked
+
+
+def make_variants(
+    folder: Path,
+    names: Sequence[str],
+    calibration_images: NDArray[np.uint8] | None,
+    evaluation: EvaluationImages,
+) -> list[Variant]:
+    """Write each variant beside `folder`/model.onnx, measure it, and remove it again if it fails its gate.
+
+    fp16 is measured on the CPU, where sums are float32: a GPU's may differ a little more.
+
+    Args:
+        folder: of the package.
+        names: as `check_precisions` gave them.
+        calibration_images: uint8 [count, height, width, 3], for int8; those of `evaluation` are left out.
+        evaluation: to measure on; shifted views are added, up to what the strictest gate needs.
+
+    Raises:
+        ExportError: a variant can't be made, or there is nothing left to calibrate on.
+        OSError: a file can't be written.
+    """
+    if not names:
+        return []
+    if calibration_images is not None:
+        calibration_images = held_apart(calibration_images, evaluation.pixels)
+    evaluation = evaluation.at_least(max(GATES[KINDS[name].precision].images for name in names))
+    source, images = folder / FP32_FILE, evaluation.pixels
+    reference = cpu_outputs(source, images, _BATCH_SIZE)
+    variants = []
+    for name in names:
+        kind = KINDS[name]
+        if kind.precision == "bf16":
+            outputs = openvino_outputs(source, images, _BATCH_SIZE, "bf16")
+        else:
+            _write(kind, source, folder / kind.file, calibration_images)
+            outputs = cpu_outputs(folder / kind.file, images, _BATCH_SIZE)
+        measured = agreement(reference, outputs, evaluation.labels)
+        failures = tuple(GATES[kind.precision].failures(measured))
+        if failures and kind.file != FP32_FILE:
+            (folder / kind.file).unlink()
+        variants.append(Variant(name, kind, measured, failures))
+    return variants
+
+
+def _write(kind: Kind, source: Path, target: Path, calibration_images: NDArray[np.uint8] | None) -> None:
+    if kind.precision == "fp16":
+        to_float16(source, target)
+        return
+    if calibration_images is None:
+        raise SettingError(f"precision {kind.precision} needs images to be calibrated on")
+    quantize(source, target, calibration_images, X86 if kind.provider == "cpu" else GPU)
