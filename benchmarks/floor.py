@@ -13,8 +13,9 @@ import numpy as np
 
 from service.image import decode_picture
 from service.manifest import read_manifest
+from service.model_settings import ModelSettings
 from service.preprocess import Preprocessing, preprocess
-from service.session import ModelSession
+from service.session import open_sessions
 
 
 def main() -> None:
@@ -26,8 +27,9 @@ def main() -> None:
     spec = Preprocessing(
         manifest.resize_short_side, manifest.input_height, manifest.input_width, manifest.interpolation
     )
-    session = ModelSession(manifest, "cpu", intra_op_threads=1)
-    session.warm_up(size)
+    settings = ModelSettings(execution_provider="cpu", intra_op_threads=1, max_batch_size=size)
+    session = open_sessions(manifest, settings)[0]
+    session.warm_up()
     print("ready", flush=True)
     for line in sys.stdin:
         images, started = 0, time.perf_counter()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.agreement import Agreement
 from service.errors import ManifestError
 
 SCHEMA_VERSION = 1
@@ -31,12 +32,14 @@ class Variant:
         sha256: of its bytes, hexadecimal.
         precision: one of `PRECISIONS`.
         provider: the execution provider it was made for, one of `PROVIDERS`.
+        agreement: with fp32, as measured; None where the package doesn't say.
     """
 
     file: str
     sha256: str
     precision: str
     provider: str
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,21 @@ def _parse_variant(reader: "_Reader") -> Variant:
         sha256=reader.matching("sha256", r"[0-9a-f]{64}"),
         precision=reader.choice("precision", PRECISIONS),
         provider=reader.choice("provider", PROVIDERS),
+        agreement=_parse_agreement(reader.object("agreement")) if reader.has("agreement") else None,
+    )
+
+
+def _parse_agreement(reader: "_Reader") -> Agreement:
+    return Agreement(
+        images=reader.integer("images", 1),
+        top1_agreement=reader.number("top1_agreement", 0, 1),
+        max_relative_error=reader.number("max_relative_error", 0, sys.float_info.max),
+        embedding_cosine=reader.number("embedding_cosine", -1, 1.000001),
+        **{
+            name: reader.number(name, 0, 1)
+            for name in ("top1_accuracy", "reference_top1_accuracy")
+            if reader.has(name)
+        },
     )
 
 
@@ -178,6 +196,9 @@ class _Reader:
         if name not in self._fields:
             raise ManifestError(f"{self._path}: {self._where}{name} is missing")
         return self._fields[name]
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
 
     def object(self, name: str) -> "_Reader":
         return _Reader(self._path, f"{self._where}{name}.", self._get(name))
@@ -217,6 +238,12 @@ class _Reader:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self.error(name, value, f"a whole number from {low} to {high}")
         return value
+
+    def number(self, name: str, low: float, high: float) -> float:
+        value = self._get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise self.error(name, value, f"a number from {low:g} to {high:g}")
+        return float(value)
 
     def positive(self, name: str) -> float:
         value = self._get(name)

@@ -17,10 +17,11 @@ from service.forecast import Forecast
 from service.latency import LatencyTable
 from service.manifest import Manifest
 from service.metrics import Metrics
+from service.model_settings import ModelSettings
 from service.postprocess import Ranking, top_k
 from service.preprocess import Preprocessing
-from service.session import ModelSession, Outputs
-from service.workers import WorkerPool
+from service.session import ModelSession, Outputs, open_sessions
+from service.workers import NICENESS, WorkerPool
 
 
 class Input(NamedTuple):
@@ -60,24 +61,33 @@ class Model:
         fingerprint: names the package and the precision; embeddings of another one don't compare.
         execution_provider, precision: what really runs.
         max_batch_size: images in one run at most.
+        batch_sizes: of the runs, ascending; others are padded to the next.
+        instances: runs at the same time.
+        devices: the GPUs' numbers; 0 on a CPU.
         default_timeout_ms: the deadline of calls and messages that set none.
         admission: the door that a request goes through first.
         metrics: of this model.
         batcher: takes `Input` and gives `Prediction`.
     """
 
-    def __init__(self, manifest: Manifest, config: Config, metrics: Metrics) -> None:
+    def __init__(self, manifest: Manifest, config: Config, settings: ModelSettings, metrics: Metrics) -> None:
         """Load and warm up; takes seconds, so call it from a worker thread.
+
+        Args:
+            manifest: of its package.
+            config: the server's settings.
+            settings: the model's own, its threads decided.
+            metrics: are told what it does.
 
         Raises:
             StartError: the package or the execution provider can't be used.
         """
         started = time.perf_counter()
-        session = ModelSession(manifest, config.execution_provider, config.intra_op_thread_count)
-        self._sessions = [session]
-        warm_s = session.warm_up(config.max_batch_size)
+        self._sessions = open_sessions(manifest, settings)
+        session = self._sessions[0]
+        warm_s = [each.warm_up() for each in self._sessions]
         self._threads = [
-            WorkerPool(f"inference-{manifest.name}-{number}", threads=1, capacity=1)
+            WorkerPool(f"inference-{manifest.name}-{number}", threads=1, capacity=1, niceness=NICENESS)
             for number in range(len(self._sessions))
         ]
         self.metrics = metrics.of_model(manifest.name)
@@ -89,8 +99,11 @@ class Model:
         self.precision = session.precision
         self.fingerprint = manifest.fingerprint(session.precision)
         self.max_batch_size = session.batch_sizes[-1]
-        self.default_timeout_ms = config.default_timeout_ms
-        latency = LatencyTable(warm_s, session.batch_sizes)
+        self.batch_sizes = session.batch_sizes
+        self.instances = len(self._sessions)
+        self.devices = sorted({each.device for each in self._sessions})
+        self.default_timeout_ms = settings.default_timeout_ms
+        latency = LatencyTable(warm_s[0], session.batch_sizes)
         forecast = Forecast(latency, self.max_batch_size, len(self._sessions))
         self.admission = Admission(Load(config.queue_capacity, config.max_queued_bytes), forecast)
         self.metrics.queue_depth.set_function(lambda: self.admission.images)
@@ -98,7 +111,7 @@ class Model:
             [self._runner(*instance) for instance in zip(self._sessions, self._threads, strict=True)],
             batch_sizes=session.batch_sizes,
             latency=latency,
-            max_queue_delay_ms=config.max_queue_delay_ms,
+            max_queue_delay_ms=settings.max_queue_delay_ms,
             on_wait=self.metrics.queue.observe,
             on_run=lambda images, now: forecast.ran(images, now, self.admission.images - images),
         )
@@ -135,11 +148,10 @@ class Model:
         return self._predictions(outputs, max(k for _, k in inputs))
 
     def _predictions(self, outputs: Outputs, k: int) -> Sequence[Prediction | RequestError]:
-        none: list[list[int]] = [[]] * len(outputs.logits)
         ranking = (
             top_k(outputs.logits, self.manifest.task, self.manifest.temperature, k)
             if k
-            else Ranking(none, list(none))
+            else Ranking([[]] * len(outputs.logits), [[]] * len(outputs.logits))
         )
         predictions = map(Prediction, outputs.logits, outputs.embedding, *ranking)
         if outputs.finite():

@@ -11,6 +11,8 @@ from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailab
 from service.manifest import read_manifest
 from service.metrics import Metrics
 from service.model import Model
+from service.providers import on_gpu
+from service.threads import share_threads
 from service.workers import WorkerPool
 
 
@@ -21,7 +23,12 @@ class _Wanted:
 
 
 class ModelRepository:
-    """The models of one server, by name; one version of each."""
+    """The models of one server, by name; one version of each.
+
+    Attributes:
+        default_name: answers requests that name no model; empty if there is no default.
+        threads: what each model and the decoding may use.
+    """
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         """Look which packages there are; `load` loads them.
@@ -30,7 +37,10 @@ class ModelRepository:
             ConfigError: there is nothing to serve, or a model that was named isn't there.
         """
         self._config, self._metrics = config, metrics
-        self._wanted = _choose(config)
+        there = find_packages(config.model_repository)
+        self._wanted = _choose(config, there)
+        config.check_models(there)
+        self.threads = share_threads(config, self.names, on_gpu)
         self._models: dict[str, Model] = {}
         self._loader = WorkerPool("load", threads=1, capacity=1)
         self.default_name = config.default_model
@@ -62,7 +72,10 @@ class ModelRepository:
             StartError: its package or the execution provider can't be used.
         """
         folder = next(wanted.folder for wanted in self._wanted if wanted.name == name)
-        model = await self._loader.run(lambda: Model(read_manifest(folder), self._config, self._metrics))
+        settings = self.threads.models[name]
+        model = await self._loader.run(
+            lambda: Model(read_manifest(folder), self._config, settings, self._metrics)
+        )
         self._models[name] = model
         return model, model.batcher.start()
 
@@ -103,8 +116,7 @@ class ModelRepository:
         return self._loader.close(timeout_s) and all(closed)
 
 
-def _choose(config: Config) -> list[_Wanted]:
-    there = find_packages(config.model_repository)
+def _choose(config: Config, there: Mapping[str, Mapping[int, Path]]) -> list[_Wanted]:
     if not there:
         raise ConfigError(
             f"model_repository {config.model_repository}: no model package there; expected "

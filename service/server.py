@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -74,9 +75,9 @@ class Server:
         Raises:
             StartError: says what can't be used.
         """
-        self._config = config
         self._metrics = Metrics()
         self._repository = ModelRepository(config, self._metrics)
+        self._config = config = replace(config, decode_threads=self._repository.threads.decode_threads)
         self._index = EmbeddedIndex(config.index_path)
         self._pipeline = Pipeline(config, self._metrics, lambda error: status_of(error).name)
         self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
@@ -139,6 +140,7 @@ class Server:
             raise
         self.address = f"{config.address_host}:{port}"
         await self._grpc.start()
+        self._repository.threads.log()
         log.info(
             "listening",
             address=self.address,
@@ -183,6 +185,9 @@ class Server:
                 architecture=model.manifest.architecture,
                 execution_provider=model.execution_provider,
                 precision=model.precision,
+                devices=model.devices,
+                instances=model.instances,
+                batch_sizes=model.batch_sizes,
                 load_s=round(model.load_s, 3),
             )
         self._health.ready()

@@ -35,8 +35,10 @@ class ServerProcess:
         ]  # fmt: skip
         self.logs: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        # The same everywhere, whatever is installed, and nothing in the user's folders.
+        plain = {"FOVEA_EXECUTION_PROVIDER": "cpu", "FOVEA_COMPILE_CACHE": ""}
         self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {})
+            command, stderr=subprocess.PIPE, text=True, env=os.environ | plain | (environment or {})
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from service.agreement import Agreement
 from service.errors import ManifestError
 from service.manifest import MAX_MANIFEST_BYTES, Manifest, Variant, read_manifest
 
@@ -54,7 +55,14 @@ GOOD: dict[str, Any] = {
             "sha256": "f" * 64,
             "precision": "int8",
             "provider": "cpu",
-            "agreement": AGREEMENT,
+            "agreement": {
+                "images": 64,
+                "top1_agreement": 0.985,
+                "max_relative_error": 0.04,
+                "embedding_cosine": 0.99,
+                "top1_accuracy": 0.75,
+                "reference_top1_accuracy": 0.752,
+            },
         },
     ],
     "provenance": {
@@ -66,6 +74,7 @@ GOOD: dict[str, Any] = {
     },
 }
 
+INT8_AGREEMENT = Agreement(64, 0.985, 0.04, 0.99, 0.75, 0.752)
 MISSING = object()
 
 
@@ -115,8 +124,10 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         labels=("zero", "one", "zwölf"),
         temperature=1.5,
         variants=(
-            Variant("model.onnx", "0" * 64, "fp32", "any"),
-            Variant("model.int8.onnx", "f" * 64, "int8", "cpu"),
+            Variant("model.onnx", "0" * 64, "fp32", "any", Agreement(64, 1.0, 2e-7, 1.0)),
+            Variant(
+                "model.int8.onnx", "f" * 64, "int8", "cpu", Agreement(64, 0.985, 0.04, 0.99, 0.75, 0.752)
+            ),
         ),
         digest=hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest(),
     )
@@ -210,6 +221,17 @@ BROKEN: list[tuple[str, Any]] = [
     ("variants.1.sha256", "f" * 63),
     ("variants.1.precision", "fp64"),
     ("variants.1.provider", "tpu"),
+    ("variants.0.agreement", [1.0]),
+    ("variants.0.agreement.images", 0),
+    ("variants.0.agreement.images", MISSING),
+    ("variants.1.agreement.top1_agreement", 1.5),
+    ("variants.1.agreement.top1_agreement", "1"),
+    ("variants.1.agreement.top1_agreement", True),
+    ("variants.1.agreement.max_relative_error", -0.1),
+    ("variants.1.agreement.embedding_cosine", -2),
+    ("variants.1.agreement.embedding_cosine", MISSING),
+    ("variants.1.agreement.top1_accuracy", 98.5),
+    ("variants.1.agreement.reference_top1_accuracy", None),
     *(
         (path, MISSING)
         for path in (
@@ -299,7 +321,6 @@ def test_rules_that_the_schema_cannot_say(path: str, value: Any, message: str, t
         ("provenance", MISSING),
         ("provenance.licence", MISSING),
         ("variants.0.agreement", MISSING),
-        ("variants.0.agreement.images", 0),
         ("preprocessing.normalization.mean", [0.5]),
         ("preprocessing.normalization.std", MISSING),
         ("comment", "a field that a later writer added"),
@@ -328,6 +349,8 @@ def test_the_server_does_without_what_it_does_not_use(path: str, value: Any, tmp
         ("variants.1.precision", "bf16"),
         ("variants.1.provider", "openvino"),
         ("variants.1.file", "model.fp16.onnx"),
+        ("variants.1.agreement.top1_accuracy", MISSING),
+        ("variants.1.agreement.max_relative_error", 0),
     ],
 )
 def test_unusual_values_are_accepted_by_both(path: str, value: Any, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_it_stops_while_it_loads(tmp_path: Path) -> None:
         server.wait_for("listening")
         assert server.stop() == 0
         events = [line["event"] for line in server.logs]
-        assert events == ["listening", "stopping", "draining", "stopped"]
+        assert events == ["thread_budget", "listening", "stopping", "draining", "stopped"]
         assert server.logs[-1]["threads_ended"] is False  # the one that loads can't be stopped
     finally:
         server.kill()
@@ -131,7 +131,9 @@ def test_sigterm_says_not_serving_first_and_finishes_what_is_under_way(tmp_path:
         assert [list(watch) for watch in watches] == [[], []]
         assert server.wait() == 0
     events = [line["event"] for line in server.logs]
-    assert events == ["listening", "model_loaded", "ready", "stopping", "draining", "stopped"]
+    assert events == [
+        "thread_budget", "listening", "model_loaded", "ready", "stopping", "draining", "stopped",
+    ]  # fmt: skip
     assert server.logs[-1]["drain_s"] < server.logs[-2]["timeout_s"]
     assert server.logs[-1]["threads_ended"] is True
 
@@ -468,8 +470,8 @@ def test_help_explains_every_setting() -> None:
         check=True,
     )
     for setting in fields(Config):
-        name = "model" if setting.name == "models" else setting.name
-        assert f"--{name.replace('_', '-')} " in result.stdout
+        name = setting.metadata["option"] or setting.name
+        assert f"--{name.replace('_', '-')} " in result.stdout.replace("\n", " ")
     assert "16777216" in result.stdout
 
 

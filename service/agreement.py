@@ -1,0 +1,61 @@
+"""How well a variant agrees with the package's fp32 model, as measured at export, and how well it must."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What `auto` demands of a precision."""
+
+    top1_agreement: float
+    embedding_cosine: float
+
+
+# training/ holds the same numbers at export, and a test holds the two equal.
+GATES = {"fp16": Gate(0.999, 0.9999), "bf16": Gate(0.99, 0.999), "int8": Gate(0.98, 0.98)}
+# Of top-1 accuracy, as a share: half a percentage point.
+MAX_ACCURACY_LOSS = 0.005
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Measured over some images: of fp32 with PyTorch, of other variants with fp32.
+
+    Attributes:
+        images: how many.
+        top1_agreement: share with the same highest logit.
+        max_relative_error: max|Δlogits| ÷ max|reference logits|.
+        embedding_cosine: mean over the images.
+        top1_accuracy: share whose label is the highest logit; None where there were no labels.
+        reference_top1_accuracy: the same of the reference.
+    """
+
+    images: int
+    top1_agreement: float
+    max_relative_error: float
+    embedding_cosine: float
+    top1_accuracy: float | None = None
+    reference_top1_accuracy: float | None = None
+
+    def shortfall(self, precision: str) -> str:
+        """What of the precision's gate it fails, with the numbers; empty if nothing, as always for fp32."""
+        gate = GATES.get(precision)
+        if gate is None:
+            return ""
+        failed = [
+            f"{name} {value:.6g} is below {least:g}"
+            for name, value, least in (
+                ("top1_agreement", self.top1_agreement, gate.top1_agreement),
+                ("embedding_cosine", self.embedding_cosine, gate.embedding_cosine),
+            )
+            if value < least
+        ]
+        if self.top1_accuracy is not None and self.reference_top1_accuracy is not None:
+            lost = self.reference_top1_accuracy - self.top1_accuracy
+            if lost > MAX_ACCURACY_LOSS + _ROUNDING:
+                failed.append(
+                    f"top1_accuracy {self.top1_accuracy:.6g} is more than {MAX_ACCURACY_LOSS:g} below fp32's "
+                    f"{self.reference_top1_accuracy:.6g}"
+                )
+        return ", ".join(failed)
