@@ -10,7 +10,7 @@ import structlog
 
 from service.entry_queue import EntryQueue
 from service.errors import InferenceFailed, RequestError
-from service.group import Entry
+from service.group import Entry, Group
 from service.workers import NICENESS, WorkerPool
 
 log = structlog.get_logger()
@@ -57,7 +57,8 @@ class DecodingStage:
             job: _Job = entry.value
             entry.value = None
             self._running += 1
-            self._pool.submit(job.decode).add_done_callback(partial(self._finish, entry, job.then))
+            work = partial(_unless_over, entry.group, job.decode)
+            self._pool.submit(work).add_done_callback(partial(self._finish, entry, job.then))
 
     def _finish(
         self, entry: Entry, then: Callable[[Entry, Any], None], future: "asyncio.Future[Any]"
@@ -75,3 +76,8 @@ class DecodingStage:
                 InferenceFailed(f"the server failed to decode the image: {type(error).__name__}"),
             )
         self._feed()
+
+
+def _unless_over(group: Group[Any], decode: Callable[[], Any]) -> Any:
+    """In a thread; a caller who left while the work waited for it is seen here."""
+    return None if group.over else decode()

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 # Of the runs that are remembered the slow ones count: a late answer costs more than a smaller batch.
 _QUANTILE = 0.9
 _REMEMBERED_RUNS = 32
+# A size that looked slow is avoided, and so can't prove the contrary: after so many runs of other sizes
+# the slowest of its runs is forgotten.
+_RUNS_UNTIL_FORGOTTEN = 16
 
 
 class LatencyTable:
-    """L(b) in seconds, never falling as b grows.
+    """L(b) in seconds.
 
     Warm-up gives each size's time alone on the machine; from then on every run tells by which factor it
-    took longer, and the 0.9-quantile of the last 32 factors of that size's neighbourhood is applied.
+    took longer, and the 0.9-quantile of the last 32 factors of that size's neighbourhood is applied. Sizes
+    that don't run any more forget their slowest runs one by one.
     """
 
     def __init__(self, warm_s: Mapping[int, float], batch_sizes: Sequence[int]) -> None:
@@ -32,6 +36,7 @@ class LatencyTable:
         self._batch_sizes = list(batch_sizes)
         self._factors = [deque([1.0], _REMEMBERED_RUNS) for _ in self._sizes]
         self._factor = [1.0] * len(self._sizes)
+        self._runs_of_others = [0] * len(self._sizes)
         self._known: dict[int, float] = {}  # asked since the last run
 
     def __call__(self, batch_size: int) -> float:
@@ -49,10 +54,24 @@ class LatencyTable:
     def observe(self, batch_size: int, seconds: float) -> None:
         """A run of that many images took so long, from its dispatch to its results."""
         warm_s, place = self._look_up(batch_size)
+        self._factors[place].append(seconds / warm_s)
+        self._update(place)
+        for other in range(len(self._sizes)):
+            self._runs_of_others[other] += 1
+            if other != place and not self._runs_of_others[other] % _RUNS_UNTIL_FORGOTTEN:
+                self._forget_slowest(other)
+        self._runs_of_others[place] = 0
+
+    def _update(self, place: int) -> None:
         factors = self._factors[place]
-        factors.append(seconds / warm_s)
         self._factor[place] = sorted(factors)[int(_QUANTILE * (len(factors) - 1))]
         self._known.clear()
+
+    def _forget_slowest(self, place: int) -> None:
+        factors = self._factors[place]
+        if len(factors) > 1:
+            factors.remove(max(factors))
+            self._update(place)
 
     def _look_up(self, batch_size: int) -> tuple[float, int]:
         """The warm time of a size, interpolated, and the index of the size that its factor is kept with."""
