@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, features
 from service import encoded, image
 from service.errors import InvalidImage
 from service.image import ImageLimits, RawImage, decode, decode_picture, from_raw, open_image
+from service.preprocess import Picture, Preprocessing, preprocess
 from tests.service.picture_files import (
     GRAY,
     GRAY_ALPHA,
@@ -738,6 +739,167 @@ def test_a_long_reason_is_shortened(noise: Image.Image, monkeypatch: pytest.Monk
     assert len(str(caught.value)) < 300
 
 
+def ramps(width: int, height: int) -> Image.Image:
+    """Brightness rises and falls by 4 levels a pixel across and by 3 down: a shift shows everywhere."""
+    down, across = np.mgrid[0:height, 0:width]
+    red = 127 - np.abs(across * 4 % 256 - 128) + 64
+    green = 127 - np.abs(down * 3 % 256 - 128) + 64
+    return Image.fromarray(np.stack([red, green, 128 + 0 * red], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "scale"),
+    [
+        ((79, 200), 40, 1),
+        ((80, 200), 40, 2),
+        ((200, 80), 40, 2),
+        ((159, 159), 40, 2),
+        ((161, 1001), 40, 4),
+        ((319, 333), 40, 4),
+        ((320, 321), 40, 8),
+        ((1700, 1601), 40, 8),
+        ((4, 4), 1, 4),
+        ((5, 3), 1, 2),
+        ((1, 1), 1, 1),
+    ],
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_will_do(
+    size: tuple[int, int], least: int, scale: int, progressive: bool
+) -> None:
+    data = save(ramps(*size), "JPEG", quality=90, progressive=progressive)
+    opened = open_image(data, least_short_side=least)
+    scaled = (-(-size[0] // scale), -(-size[1] // scale))
+    # Of a progressive file the decoder keeps what it needs for the whole size.
+    pixels = size if progressive else scaled
+    assert opened.pixels == max(4, pixels[0]) * pixels[1]
+    picture = opened.decode()
+    assert picture.image.size == scaled
+    assert (picture.width, picture.height) == size
+    assert picture.box == (0.0, 0.0, size[0] / scale, size[1] / scale)
+    drafted = Image.open(io.BytesIO(data))
+    drafted.draft(None, (size[0] // scale, size[1] // scale))
+    assert np.array_equal(np.asarray(picture.image), np.asarray(drafted))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("size", [(803, 605), (605, 803), (801, 601)], ids=str)
+def test_a_scaled_picture_keeps_its_place(orientation: int, size: tuple[int, int]) -> None:
+    spec = Preprocessing(48, 48, 48)
+    data = save(ramps(*size), "JPEG", quality=100, subsampling=0, exif=exif_with(orientation))
+    whole, scaled = decode_picture(data), decode_picture(data, least_short_side=75)
+    assert scaled.image.width * 7 < whole.image.width, "at an eighth"
+    assert (scaled.width, scaled.height) == (whole.width, whole.height)
+    expected = preprocess(whole, spec).astype(int)
+    assert np.abs(preprocess(scaled, spec) - expected).mean() < 1
+
+
+def test_a_picture_out_of_place_would_show() -> None:
+    spec = Preprocessing(48, 48, 48)
+    data = save(ramps(801, 601), "JPEG", quality=100, subsampling=0, exif=exif_with(3))
+    expected = preprocess(decode_picture(data), spec).astype(int)
+    ignored = Picture.whole(decode_picture(data, least_short_side=75).image)
+    assert np.abs(preprocess(ignored, spec) - expected).mean() > 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("file_format", ["JPEG", "MPO"])
+def test_every_kind_of_jpeg_is_scaled(mode: str, file_format: str) -> None:
+    options: dict[str, Any] = {}
+    picture = ramps(200, 160).convert(mode)
+    if file_format == "MPO":
+        options = {"save_all": True, "append_images": [picture.rotate(180)]}
+    data = save(picture, file_format, quality=95, **options)
+    scaled = decode_picture(data, least_short_side=40)
+    assert scaled.image.mode == "RGB"
+    assert scaled.image.size == (50, 40)
+    spec = Preprocessing(20, 20, 20)
+    assert np.abs(preprocess(scaled, spec).astype(int) - preprocess(decode(data), spec)).mean() < 4
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "TIFF JPEG"])
+def test_other_formats_are_never_scaled(file_format: str) -> None:
+    options = {"compression": "jpeg"} if file_format == "TIFF JPEG" else {}
+    data = save(ramps(200, 160), file_format.split()[0], **options)
+    picture = decode_picture(data, least_short_side=1)
+    assert np.array_equal(np.asarray(picture.image), decode(data))
+    assert picture.box == (0, 0, 200, 160)
+
+
+def test_scaling_weakens_no_limit(noise: Image.Image) -> None:
+    big = save(ramps(200, 160), "JPEG")
+    with pytest.raises(InvalidImage, match="200 × 160 = 32,000 pixels; at most 31,999"):
+        open_image(big, ImageLimits(max_pixels=31_999), least_short_side=1)
+    with pytest.raises(InvalidImage, match="at most 10 are accepted"):
+        open_image(big, ImageLimits(max_bytes=10), least_short_side=1)
+    with pytest.raises(InvalidImage, match="has 101 scans"):
+        open_image(jpeg_with_scans(progressive(noise), 101), least_short_side=1)
+    with pytest.raises(InvalidImage, match=BROKEN):
+        open_image(big[:-200], least_short_side=1).decode()
+
+
+def test_impossible_least_short_side_is_refused(noise: Image.Image) -> None:
+    with pytest.raises(ValueError, match="least_short_side is 0; expected at least 1"):
+        open_image(save(noise, "JPEG"), least_short_side=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_memory_of_scaled_decoding_is_what_is_counted() -> None:
+    # In a process of its own, as above. At full size the pixels alone are 64 MB.
+    program = """
+import sys
+from service.image import decode, open_image
+def peak(kind):
+    with open("/proc/self/status") as status:
+        return 1024 * int(status.read().split(kind)[1].split()[0])
+small, *sizes = map(int, sys.argv[1:])
+decode(sys.stdin.buffer.read(small))  # what the first decode of a process loads
+for size in sizes:
+    data = sys.stdin.buffer.read(size)
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    start = peak("VmRSS:")
+    opened = open_image(data, least_short_side=500)
+    opened.decode()
+    print(peak("VmHWM:") - start, opened.pixels)
+"""
+    flat = Image.new("RGB", (4000, 4000), (200, 90, 10))
+    files = [save(ramps(8, 8), "JPEG")] + [save(flat, "JPEG", progressive=kept) for kept in (False, True)]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *(str(len(file)) for file in files)],
+        input=b"".join(files),
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+    )
+    (row_by_row, few), (kept, many) = (map(int, line.split()) for line in run.stdout.splitlines())
+    assert (few, many) == (500 * 500, 4000 * 4000)
+    assert row_by_row < 12 * few
+    assert 2 * many < kept < 12 * many
+
+
+def test_a_scan_of_some_components_keeps_the_whole_size() -> None:
+    def jpeg(frame: int, components: int, scanned: int) -> bytes:
+        sizes = b"\x08" + struct.pack(">HHB", 64, 64, components)
+        parts = b"".join(bytes([number, 0x11, 0]) for number in range(components))
+        scan = bytes([scanned]) + b"\x01\0" * scanned + b"\0\x3f\0"
+        return b"\xff\xd8" + jpeg_segment(frame, sizes + parts) + jpeg_segment(0xDA, scan)
+
+    assert encoded.check_jpeg(jpeg(0xC0, 3, 3))
+    assert encoded.check_jpeg(jpeg(0xC1, 1, 1))
+    assert not encoded.check_jpeg(jpeg(0xC0, 3, 1))
+    assert not encoded.check_jpeg(jpeg(0xC2, 3, 3)), "progressive"
+    assert not encoded.check_jpeg(b"\xff\xd8" + jpeg_segment(0xDA, b"\x03")), "no frame"
+
+
+def test_a_second_scan_of_a_whole_one_is_not_decoded(noise: Image.Image) -> None:
+    # libjpeg ends at the first: more of them cost nothing.
+    data = save(noise, "JPEG")
+    at = data.rindex(b"\xff\xda")
+    again = data[:-2] + data[at:-2] * 5000 + data[-2:]
+    with contextlib.suppress(InvalidImage):
+        assert np.array_equal(decode(again), decode(data))
+
+
 def test_raw_pixels() -> None:
     data = bytes(range(24))
     pixels = from_raw(RawImage(data, height=2, width=4))
@@ -791,10 +953,11 @@ SMALL = ImageLimits(max_pixels=100_000)
     data=st.sampled_from(SEEDS),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
     kept=st.one_of(st.just(1.0), st.floats(0, 1)),
+    least=st.sampled_from([None, 1, 3]),
 )
-@example(data=SEEDS[0], flips=[], kept=1.0)
+@example(data=SEEDS[0], flips=[], kept=1.0, least=None)
 def test_any_damage_gives_pixels_or_invalid_image(
-    data: bytes, flips: list[tuple[float, int]], kept: float
+    data: bytes, flips: list[tuple[float, int]], kept: float, least: int | None
 ) -> None:
     damaged = bytearray(data)
     for place, bits in flips:
@@ -803,14 +966,16 @@ def test_any_damage_gives_pixels_or_invalid_image(
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         try:
-            pixels = decode(bytes(damaged[: int(kept * len(damaged))]), SMALL)
+            picture = decode_picture(bytes(damaged[: int(kept * len(damaged))]), SMALL, least)
         except InvalidImage:
             pass
         else:
-            assert pixels.dtype == np.uint8
-            assert pixels.ndim == 3
-            assert pixels.shape[2] == 3
-            assert 1 <= pixels.shape[0] * pixels.shape[1] <= SMALL.max_pixels
+            assert picture.image.mode == "RGB"
+            assert 1 <= picture.width * picture.height <= SMALL.max_pixels
+            assert 1 <= picture.image.width * picture.image.height <= SMALL.max_pixels
+            left, top, right, bottom = picture.box
+            assert 0 <= left < right <= picture.image.width
+            assert 0 <= top < bottom <= picture.image.height
     assert [str(warning.message) for warning in caught] == []
 
 
