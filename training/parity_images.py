@@ -71,7 +71,7 @@ def spread(count: int, most: int) -> list[int]:
 
 def _pixels(split: Split, index: int, spec: Preprocessing) -> NDArray[np.uint8]:
     try:
-        return preprocess(split.picture(index), spec)
+        return preprocess(split.picture(index, spec.least_short_side), spec)
     except (InvalidImage, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ExportError(
