@@ -4,6 +4,11 @@ from service.latency import LatencyTable
 
 # How much the newest batch says about the pace: it follows a change within some ten batches.
 _NEWEST_WEIGHT = 0.15
+# One batch is believed to be so many times slower than what is known at most: the machine may have paused.
+_MOST_SLOWER = 4.0
+# A pace so slow that too few are let in to measure it again would be believed for ever. So, with each
+# batch, what is known of more images than there are drifts to what these show: the table's, if nothing.
+_DRIFT = 0.005
 
 
 class Forecast:
@@ -22,14 +27,18 @@ class Forecast:
 
     def ran(self, images: int, now: float, images_in: int) -> None:
         """A batch ended at `now` (loop time); `images_in` are still in, less those whose callers left."""
+        occupancy = self._occupancy(images_in + images)
+        place = occupancy.bit_length() - 1
+        target, stale = 1.0, place
         if self._busy_since is not None:
-            occupancy = self._occupancy(images_in + images)
-            factor = (now - self._busy_since) / images / self._table_pace_s(occupancy)
-            place = occupancy.bit_length() - 1
             known = self._factors[place]
-            self._factors[place] = (
-                factor if known is None else (1 - _NEWEST_WEIGHT) * known + _NEWEST_WEIGHT * factor
-            )
+            factor = (now - self._busy_since) / images / self._table_pace_s(occupancy)
+            factor = min(factor, _MOST_SLOWER * (known or 1.0))
+            target = factor if known is None else known + _NEWEST_WEIGHT * (factor - known)
+            self._factors[place], stale = target, place + 1
+        for place in range(stale, len(self._factors)):
+            if (known := self._factors[place]) is not None:
+                self._factors[place] = known + _DRIFT * (target - known)
         # With nothing left to do the time until the next batch says nothing about the pace.
         self._busy_since = now if images_in > 0 else None
 
