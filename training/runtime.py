@@ -16,6 +16,8 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Logits float32 [count, classes] and embeddings float32 [count, embedding_dimension]."""
 
 _OPENVINO = "OpenVINOExecutionProvider"
+# Not the provider's own name, which the service gives it: a name can be given once in a process.
+_REGISTERED_AS = "training-openvino"
 _CPU_INFO = Path("/proc/cpuinfo")
 # As Linux names what multiplies bfloat16.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -110,6 +112,12 @@ def _openvino_devices(runtime: ModuleType) -> list[Any]:
             "install fovea-serving[openvino] beside fovea-serving[serve], or leave bf16 out of --precision"
         ) from None
 
+    if not hasattr(runtime, "register_execution_provider_library"):
+        raise ExportError(
+            f"precision bf16 runs on OpenVINO, a plugin; onnxruntime {runtime.__version__} can't load any, "
+            "expected 1.23 or newer"
+        )
+
     def cpus() -> list[Any]:
         return [
             device
@@ -119,13 +127,15 @@ def _openvino_devices(runtime: ModuleType) -> list[Any]:
 
     if not cpus():
         try:
-            runtime.register_execution_provider_library(_OPENVINO, onnxruntime_ep_openvino.get_library_path())
+            runtime.register_execution_provider_library(
+                _REGISTERED_AS, onnxruntime_ep_openvino.get_library_path()
+            )
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ExportError(f"OpenVINO's plugin can't be loaded: {error}") from error
     found = cpus()
     if not found:
         raise ExportError("OpenVINO's plugin finds no processor that it runs on")
-    return found
+    return found[:1]
 
 
 def _outputs(session: Any, images: NDArray[np.uint8], batch_size: int) -> Outputs:

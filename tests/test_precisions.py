@@ -1,0 +1,46 @@
+"""What training publishes as a variant is what the service runs, provider by provider."""
+
+import numpy as np
+import pytest
+
+from service.manifest import Manifest, read_manifest
+from service.model_settings import ModelSettings
+from service.session import open_sessions
+from tests.precision_packages import colorful, write_precisions
+from training import runtime
+from training.errors import ExportError
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    precisions = ["int8", "int8-gpu", "fp16", "bf16"]
+    try:
+        runtime.check_bfloat16()
+    except ExportError:
+        precisions.remove("bf16")
+    folder, variants = write_precisions(tmp_path_factory.mktemp("models"), precisions)
+    assert [variant.failures for variant in variants] == [()] * len(precisions)
+    return read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("provider", "precision", "largest_error"),
+    [("cpu", "fp32", 1e-6), ("cpu", "int8", 0.02), ("openvino", "int8", 0.02), ("openvino", "bf16", 0.02)],
+)
+def test_the_service_computes_what_was_measured(
+    manifest: Manifest, provider: str, precision: str, largest_error: float
+) -> None:
+    if provider == "openvino":
+        pytest.importorskip("onnxruntime_ep_openvino")
+    if precision not in {variant.precision for variant in manifest.variants}:
+        pytest.skip(f"this machine can't measure {precision}")
+    images = colorful(8, 77)
+    settings = ModelSettings(execution_provider=provider, precision=precision, compile_cache="")
+    (session,) = open_sessions(manifest, settings)
+    assert session.precision == precision
+    outputs = session.run(images)
+    logits, embeddings = runtime.cpu_outputs(manifest.folder / "model.onnx", images, 8)
+    error = np.abs(outputs.logits - logits).max() / np.abs(logits).max()
+    assert error <= largest_error
+    assert precision == "fp32" or error > 0
+    assert np.einsum("nd,nd->n", outputs.embedding, embeddings).min() > 0.999
