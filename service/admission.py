@@ -202,7 +202,8 @@ class Admission:
                 if permit.priority is priority and permit.deadline <= deadline
             )
             # Whatever goes first, bulk work advances with its share.
-            wait_s = min(wait_s, self._forecast.wait_s(round(bulk_ahead / BULK_SHARE), images))
+            places = round((bulk_ahead + images) / BULK_SHARE)
+            wait_s = min(wait_s, self._forecast.wait_s(places - images, images))
         elif ahead < self.images:
             wait_s /= 1 - BULK_SHARE
         return wait_s - left_s
