@@ -6,21 +6,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value that should be at least its bar.
+    """A measured value and its bar.
 
     Attributes:
         name: with the unit in it.
         value: as measured.
-        bar: the least that will do.
+        bar: the least that will do, or the most.
+        at_most: whether it is the most.
     """
 
     name: str
     value: float
     bar: float
+    at_most: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is on the bar's good side."""
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
 
 
-def conclude(*figures: Figure) -> None:
-    """Print the figures and exit: 0 where every bar holds, else 1."""
+def conclude(*figures: Figure, quick: bool = False) -> None:
+    """Print the figures and exit: 0 where every bar holds, else 1.
+
+    Of a quick run, which is too short for figures, they aren't called so, and hold no bar.
+    """
+    if quick:
+        for figure in figures:
+            print(f"smoke run: {figure.name} {figure.value:.3f}, not a figure")
+        sys.exit(0)
     for figure in figures:
-        print(f"figure: {figure.name} {figure.value:.3f} >= {figure.bar}")
-    sys.exit(0 if all(figure.value >= figure.bar for figure in figures) else 1)
+        side = "<=" if figure.at_most else ">="
+        print(f"figure: {figure.name} {figure.value:.3f} {side} {figure.bar:.3g}")
+    sys.exit(0 if all(figure.holds for figure in figures) else 1)

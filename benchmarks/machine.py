@@ -1,25 +1,13 @@
 """What a figure was measured on."""
 
 import os
-import platform
-from importlib.metadata import version
-from pathlib import Path
+
+from service.cli.bench.machine import machine_line
 
 
 def describe() -> str:
     """One line: processor, cores, Python and the libraries that do the work."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    libraries = ", ".join(
-        f"{name} {version(name)}" for name in ("onnxruntime-gpu", "grpcio", "pillow", "numpy")
-    )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"
+    return machine_line()
 
 
 def cores() -> tuple[int, int]:

@@ -1,168 +1,91 @@
-"""ResNet-50 behind gRPC against the same decoding and session without a server, on one core.
+"""ResNet-50 behind gRPC, JPEG in, int8 by OpenVINO: against its own floor, and against ONNX Runtime's CPU.
 
     python -m benchmarks.serve_resnet50
 
-Server (or floor) on one core, client on another; 16 callers in a closed loop, one JPEG a call, batches of 8
-for both; interleaved rounds, so that a noisy neighbour hits both sides.
+The floor is the same decoding and the same session without a server. Server and floor on one core, the client
+on another; 16 callers in a closed loop, one JPEG a call, batches of 8 for all; in turns, so that a noisy
+neighbour hits all sides. The agreement of each precision with fp32 is the package's own record.
 """
 
-import argparse
-import asyncio
-import contextlib
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
-import fovea
-
+from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import cores, describe
+from benchmarks.pinned import PinnedProcess, pinned_server
+from service.cli.bench.floor_process import running_floor
+from service.cli.bench.workload import Workload
 
-BATCH_SIZE = 8
-CALLERS = 16
-BAR = 0.90
+BATCH_SIZE, CALLERS = 8, 16
+FLOOR_BAR, CPU_INT8_BAR, CPU_FP32_BAR = 0.92, 2.0, 5.0
+OPENVINO, CPU_INT8, CPU_FP32 = ("openvino", "int8"), ("cpu", "int8"), ("cpu", "fp32")
+FLOOR = ("floor", "int8")
+_ENGINES = (OPENVINO, CPU_INT8, CPU_FP32)
 
 
 def main() -> None:
-    """Measure, print, exit by the bar."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
-    parser.add_argument(
-        "--photos", type=Path, default=default, help="folder of JPEG files (default: %(default)s)"
-    )
+    """Measure, print, exit by the bars."""
+    parser = resnet50.options(__doc__)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--round-s", type=float, default=10.0)
+    parser.add_argument("--round-s", type=float, default=7.0)
     options = parser.parse_args()
-    photos = sorted(file for file in options.photos.glob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
-    if not photos:
-        raise SystemExit(f"no JPEG files in {options.photos}; name a folder with --photos")
+    rounds, seconds = (1, 2.0) if options.quick else (options.rounds, options.round_s)
+    package, photos = resnet50.find(options)
     server_core, client_core = cores()
+    setup = loads.floor_of(
+        package, photos, provider="openvino", precision="int8", batch_size=BATCH_SIZE, cores=[server_core]
+    )
+    workload = loads.photo_messages(photos)
 
-    with tempfile.TemporaryDirectory() as folder:
-        package = _export(Path(folder) / "models")
-        with (
-            _pinned_floor(package, photos, server_core) as floor,
-            _pinned_server(Path(folder), server_core) as address,
-        ):
-            os.sched_setaffinity(0, {client_core})
-            files = [photo.read_bytes() for photo in photos]
-            pairs = asyncio.run(_rounds(address, files, floor, options.rounds, options.round_s))
+    async def measure() -> list[dict[tuple[str, str], float]]:
+        async with running_floor(setup) as floor:
+            found = []
+            for number in range(rounds):
+                without = await floor.measure(seconds, BATCH_SIZE, overlap=False)
+                each = {FLOOR: without.images_per_s}
+                for engine, server in servers.items():
+                    each[engine] = await _served(server, workload, seconds)
+                found.append(each)
+                print(f"round {number + 1}: " + ", ".join(f"{_name(k)} {v:.1f}/s" for k, v in each.items()))
+            return found
 
-    served, without = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratio = statistics.median(pair[0] / pair[1] for pair in pairs)
-    print(f"ratio {ratio:.3f}: {served:.1f} images/s served, {without:.1f} without a server (medians)")
-    print(f"ResNet-50 fp32, batches of {BATCH_SIZE}, {CALLERS} callers, one core; {describe()}")
-    conclude(Figure("serve_resnet50_ratio", ratio, BAR))
-
-
-def _export(repository: Path) -> Path:
-    """A randomly initialised ResNet-50: as fast as a trained one."""
-    command = [
-        sys.executable, "-c",
-        "import sys, torch; from pathlib import Path; from service.preprocess import Preprocessing;"
-        "from training.export import export_package; from training.models import architecture;"
-        "torch.manual_seed(0);"
-        "export_package(architecture('resnet50').build(1000), repository=Path(sys.argv[1]), name='resnet50',"
-        "labels=[str(i) for i in range(1000)], architecture='resnet50',"
-        "preprocessing=Preprocessing(256, 224, 224, 'bilinear'),"
-        "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))",
-        str(repository),
-    ]  # fmt: skip
-    # In a process of its own, so that torch's threads and memory are gone when the clock runs.
-    subprocess.run(command, check=True)
-    return repository / "resnet50" / "1"
-
-
-@contextlib.contextmanager
-def _pinned_floor(package: Path, photos: list[Path], core: int) -> Iterator["_Floor"]:
-    command = [
-        "taskset", "--cpu-list", str(core),
-        sys.executable, "-m", "benchmarks.floor", str(package), str(BATCH_SIZE), *map(str, photos),
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield _Floor(process)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-class _Floor:
-    """The floor's process; call it with seconds to get images per second."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._orders, self._answers = process.stdin, process.stdout
-        assert self._answers.readline() == "ready\n"
-
-    def __call__(self, seconds: float) -> float:
-        self._orders.write(f"{seconds}\n")
-        self._orders.flush()
-        return float(self._answers.readline())
-
-
-@contextlib.contextmanager
-def _pinned_server(folder: Path, core: int) -> Iterator[str]:
-    command = [
-        "taskset", "--cpu-list", str(core),
-        sys.executable, "-m", "service", "serve", "--model-repository", str(folder / "models"),
-        "--index-path", str(folder / "index"), "--port", "50961", "--metrics-port", "0",
-        "--max-batch-size", str(BATCH_SIZE), "--execution-provider", "cpu", "--lame-duck-s", "0",
-    ]  # fmt: skip
-    address = "127.0.0.1:50961"
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log)
-    try:
-        with fovea.Client(address) as client:
-            client.wait_until_ready(timeout=120)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-async def _rounds(
-    address: str, files: list[bytes], floor: "_Floor", rounds: int, seconds: float
-) -> list[tuple[float, float]]:
-    """Images per second, served and without a server, of each round."""
-    pairs = []
-    async with contextlib.AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(fovea.AsyncClient(address)) for _ in range(CALLERS)]
-        await _load(clients, files, 2.0)
-        for number in range(rounds):
-            without = await asyncio.to_thread(floor, seconds)
-            served = await _load(clients, files, seconds)
-            pairs.append((served, without))
-            ratio = served / without
-            print(
-                f"round {number + 1}: served {served:.2f}/s, floor {without:.2f}/s, {ratio:.3f}", flush=True
+    with ExitStack() as stack:
+        servers = {
+            engine: stack.enter_context(
+                pinned_server(
+                    package.repository, "--model", package.model, "--execution-provider", engine[0],
+                    "--precision", engine[1], "--max-batch-size", str(BATCH_SIZE), core=server_core,
+                )
             )
-    return pairs
+            for engine in _ENGINES
+        }  # fmt: skip
+        os.sched_setaffinity(0, {client_core})
+        found = loads.run(measure())
+
+    def ratio(to: tuple[str, str]) -> float:
+        return statistics.median(each[OPENVINO] / each[to] for each in found)
+
+    medians = {side: statistics.median(each[side] for each in found) for side in found[0]}
+    print(f"ratio {ratio(FLOOR):.3f}: {medians[OPENVINO]:.1f} images/s served, {medians[FLOOR]:.1f} without")
+    print(", ".join(f"{_name(side)} {value:.1f} images/s" for side, value in medians.items()) + " (medians)")
+    print(package.describe())
+    print(f"batches of {BATCH_SIZE}, {CALLERS} callers, one core; {describe()}")
+    conclude(
+        Figure("serve_resnet50_ratio", ratio(FLOOR), FLOOR_BAR),
+        Figure("serve_resnet50_over_cpu_int8", ratio(CPU_INT8), CPU_INT8_BAR),
+        Figure("serve_resnet50_over_cpu_fp32", ratio(CPU_FP32), CPU_FP32_BAR),
+        quick=options.quick,
+    )
 
 
-async def _load(clients: list[fovea.AsyncClient], files: list[bytes], seconds: float) -> float:
-    """Closed loop: images per second, from the first call to the last answer, as the floor counts."""
-    started = time.perf_counter()
-    answered = 0
+async def _served(server: PinnedProcess, workload: Workload, seconds: float) -> float:
+    return loads.rate(await loads.closed(server, workload, CALLERS, seconds))
 
-    async def caller(number: int, client: fovea.AsyncClient) -> None:
-        nonlocal answered
-        position = number * len(files) // CALLERS
-        while time.perf_counter() - started < seconds:
-            await client.classify(files[position % len(files)])
-            position += 1
-            answered += 1
 
-    await asyncio.gather(*(caller(number, client) for number, client in enumerate(clients)))
-    return answered / (time.perf_counter() - started)
+def _name(side: tuple[str, str]) -> str:
+    return " ".join(side)
 
 
 if __name__ == "__main__":

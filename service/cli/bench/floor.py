@@ -131,28 +131,31 @@ def _preparer(manifest: Manifest) -> Callable[[Payload], Batch]:
     return prepare
 
 
-def _answer(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
-
-
 def main() -> None:
     """Take orders until stdin ends."""
+    # What libraries and logs print goes to stderr: stdout has nothing but answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
     order = json.loads(sys.stdin.readline())
     if order["cores"]:
         os.sched_setaffinity(0, order["cores"])
     try:
         floor = Floor(order)
     except (FoveaError, ValueError) as error:
-        _answer({"error": str(error)})
+        answer({"error": str(error)})
         return
-    _answer({
+    answer({
         "execution_provider": floor.execution_provider,
         "precision": floor.precision,
         "fingerprint": floor.fingerprint,
     })  # fmt: skip
     for line in sys.stdin:
         work = json.loads(line)
-        _answer(floor.work(work["seconds"], work["batch_size"], overlap=work["overlap"]))
+        answer(floor.work(work["seconds"], work["batch_size"], overlap=work["overlap"]))
 
 
 if __name__ == "__main__":

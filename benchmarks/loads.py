@@ -1,0 +1,82 @@
+"""Rounds of load from `fovea bench`'s own generator, for benchmarks that take several in turns."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from benchmarks.pinned import PinnedProcess
+from benchmarks.resnet50 import Package
+from service.cli.bench import workload as workloads
+from service.cli.bench.floor_process import FloorSetup
+from service.cli.bench.methods import METHODS, Fields
+from service.cli.bench.pictures import Size, read_pictures
+from service.cli.bench.recorder import Recording
+from service.cli.bench.run import Plan, load_once
+from service.cli.bench.workload import Workload
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run on the loop that the generator uses."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def photo_messages(
+    photos: Sequence[Path], method: str = "classify", per_message: int = 1, raw: Size | None = None
+) -> Workload:
+    """Messages of the photographs for the server's default model."""
+    pictures = read_pictures(photos, raw, workloads.MAX_TOTAL_BYTES)
+    return workloads.of_pictures(METHODS[method], Fields(), pictures, per_message)
+
+
+async def closed(
+    server: PinnedProcess, workload: Workload, callers: int, duration_s: float, warm_up_s: float = 1.0
+) -> Recording:
+    """Callers in a closed loop, without a deadline.
+
+    Raises:
+        SystemExit: a call failed: then there is no figure.
+    """
+    plan = Plan(
+        server.address, method=workload.method.name, callers=callers, duration_s=duration_s,
+        warm_up_s=warm_up_s,
+    )  # fmt: skip
+    recording = await load_once(plan, workload)
+    if recording.counts.keys() - {"ok"}:
+        raise SystemExit(
+            f"not measured: of {recording.offered} calls {dict(recording.counts)}; {recording.examples}"
+        )
+    return recording
+
+
+def floor_of(
+    package: Package,
+    photos: Sequence[Path],
+    *,
+    provider: str,
+    precision: str,
+    batch_size: int,
+    cores: list[int],
+) -> FloorSetup:
+    """The floor of a package on some cores, with a thread for each."""
+    return FloorSetup(
+        package.folder, provider, precision, batch_size, len(cores), photos, cores=cores
+    )  # fmt: skip
+
+
+def rate(recording: Recording, per_message: int = 1) -> float:
+    """Images answered per second."""
+    return recording.answered * per_message / recording.duration_s
+
+
+def p_ms(recording: Recording, percentile: float) -> float:
+    """A percentile of the answers' latency, in ms."""
+    found = recording.latencies.percentiles_ms(percentile)[0]
+    if found is None:
+        raise SystemExit("not measured: nothing was answered")
+    return found
