@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.preprocess import INTERPOLATIONS, Preprocessing, preprocess
+from service.preprocess import INTERPOLATIONS, Picture, Preprocessing, preprocess
 
 Pixels = NDArray[np.uint8]
 
@@ -121,6 +121,47 @@ def test_pictures_and_arrays_give_the_same() -> None:
     assert np.array_equal(result, preprocess(image, spec))
     assert result.dtype == np.uint8
     assert result.flags.c_contiguous
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_a_whole_picture_is_its_image(interpolation: str) -> None:
+    image, spec = noise(71, 53), Preprocessing(32, 28, 24, interpolation)
+    picture = Picture.whole(Image.fromarray(image))
+    assert (picture.width, picture.height, picture.box) == (53, 71, (0.0, 0.0, 53.0, 71.0))
+    assert np.array_equal(preprocess(picture, spec), preprocess(image, spec))
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (1, 0), (0, 2), (3, 1)])
+def test_only_what_lies_in_the_box_is_the_picture(left: int, top: int) -> None:
+    # Nearest reads no neighbours, so that what lies outside must not show at all.
+    image = noise(40, 60, high=100)
+    framed = np.full((44, 64, 3), 255, np.uint8)
+    framed[top : top + 40, left : left + 60] = image
+    box = (float(left), float(top), left + 60.0, top + 40.0)
+    spec = Preprocessing(20, 20, 20, "nearest")
+    result = preprocess(Picture(Image.fromarray(framed), 60, 40, box), spec)
+    assert np.array_equal(result, preprocess(image, spec))
+
+
+def test_a_scaled_picture_is_cropped_as_its_file_would_be() -> None:
+    # 75 × 50 pixels at a half: the last column is half a pixel wide.
+    across = np.linspace(0, 255, 76)[:-1]
+    whole = np.repeat(np.repeat(across[None, :, None], 50, axis=0), 3, axis=2)
+    padded = np.concatenate([whole, whole[:, -1:]], axis=1)
+    halves = padded.reshape(25, 2, 38, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+    spec = Preprocessing(10, 10, 10)
+    scaled = Picture(Image.fromarray(halves), 75, 50, (0.0, 0.0, 37.5, 25.0))
+    expected = preprocess(whole.round().astype(np.uint8), spec)
+    assert np.abs(preprocess(scaled, spec).astype(int) - expected).max() <= 1
+    assert np.abs(preprocess(halves, spec).astype(int) - expected).max() > 1, "the file's size matters"
+
+
+def test_scaled_decoding_is_an_option() -> None:
+    assert Preprocessing(256, 224, 224).least_short_side is None
+    assert Preprocessing(256, 224, 224, jpeg_scaled_decode=True).least_short_side == 320
+    assert Preprocessing(255, 224, 224, jpeg_scaled_decode=True).least_short_side == 319
+    with pytest.raises(ValueError, match="jpeg_scaled_decode is 'yes'; expected true or false"):
+        Preprocessing(256, 224, 224, jpeg_scaled_decode="yes")  # type: ignore[arg-type] # as from a file
 
 
 def test_a_read_only_view_is_accepted() -> None:
