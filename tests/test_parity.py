@@ -4,7 +4,7 @@ import io
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fovea
@@ -24,6 +24,7 @@ from training.transforms import EvalTransform
 
 SPEC = Preprocessing(resize_short_side=256, crop_height=224, crop_width=224, interpolation="bilinear")
 CUBIC = Preprocessing(resize_short_side=64, crop_height=64, crop_width=48, interpolation="bicubic")
+SCALED = Preprocessing(64, 56, 60, "bilinear", jpeg_scaled_decode=True)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -56,7 +57,9 @@ def made_images() -> dict[str, bytes]:
 
 
 def training_pixels(data: bytes, spec: Preprocessing) -> NDArray[np.uint8]:
-    return EvalTransform(spec)(decode_picture(data), random.Random(0))
+    transform = EvalTransform(spec)
+    picture = decode_picture(data, least_short_side=transform.least_short_side)
+    return transform(picture, random.Random(0))
 
 
 def assert_same_pixels(client: fovea.Client, model: str, spec: Preprocessing, files: list[bytes]) -> None:
@@ -74,12 +77,13 @@ def pixels_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
     folder = tmp_path_factory.mktemp("pixels")
     write_pixels(folder / "models", SPEC, "square")
     write_pixels(folder / "models", CUBIC, "cubic")
+    write_pixels(folder / "models", SCALED, "scaled")
     options = ("--max-message-bytes", str(64 * 1024 * 1024))
     with ServerProcess(folder / "models", folder / "index", *options) as process:
         yield process
 
 
-@pytest.mark.parametrize(("model", "spec"), [("square", SPEC), ("cubic", CUBIC)])
+@pytest.mark.parametrize(("model", "spec"), [("square", SPEC), ("cubic", CUBIC), ("scaled", SCALED)])
 def test_the_network_gets_trainings_pixels_of_every_kind_of_image(
     pixels_server: ServerProcess, model: str, spec: Preprocessing
 ) -> None:
@@ -87,11 +91,18 @@ def test_the_network_gets_trainings_pixels_of_every_kind_of_image(
         assert_same_pixels(client, model, spec, list(made_images().values()))
 
 
+@pytest.mark.parametrize(("model", "spec"), [("square", SPEC), ("scaled", SCALED)])
 def test_the_network_gets_trainings_pixels_of_photographs(
-    pixels_server: ServerProcess, photos: list[Path]
+    pixels_server: ServerProcess, photos: list[Path], model: str, spec: Preprocessing
 ) -> None:
     with fovea.Client(pixels_server.address, max_message_bytes=64 * 1024 * 1024) as client:
-        assert_same_pixels(client, "square", SPEC, [photo.read_bytes() for photo in photos])
+        assert_same_pixels(client, model, spec, [photo.read_bytes() for photo in photos])
+
+
+def test_scaled_decoding_is_other_pixels() -> None:
+    data = made_images()["jpeg"]
+    whole = training_pixels(data, replace(SCALED, jpeg_scaled_decode=False))
+    assert not np.array_equal(training_pixels(data, SCALED), whole), "or the tests above would prove nothing"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.preprocess import INTERPOLATIONS, Preprocessing
-from training.cli_options import channels, told
+from training.cli_options import SCALED_DECODE_HELP, channels, told
 from training.errors import ExportError, SettingError
 from training.publish import MAX_VERSION
 from training.splits import IMAGENET_MEAN, IMAGENET_STD
@@ -15,7 +15,10 @@ from training.splits import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn't
     from training.export import Exported
 
-_OF_WEIGHTS = ("arch", "labels", "input_size", "resize_size", "interpolation", "mean", "std", "training_data")
+_OF_WEIGHTS = (
+    "arch", "labels", "input_size", "resize_size", "interpolation", "jpeg_scaled_decode", "mean", "std",
+    "training_data",
+)  # fmt: skip
 _COMMON = ("name", "version", "licence", "images", "precisions", "calibration")
 _OF_RUNS = ("run", "checkpoint")
 
@@ -112,6 +115,7 @@ def _precisions(
     type=click.Choice(list(INTERPOLATIONS)),
     help="Of --weights.  [default: bilinear]",
 )
+@click.option("--jpeg-scaled-decode", is_flag=True, default=None, help=f"Of --weights: {SCALED_DECODE_HELP}")
 @click.option(
     "--mean",
     callback=channels,
@@ -200,6 +204,7 @@ def _preprocessing(options: dict[str, Any]) -> Preprocessing:
             crop_height=size,
             crop_width=size,
             interpolation=options["interpolation"] or "bilinear",
+            jpeg_scaled_decode=options["jpeg_scaled_decode"] or False,
         )
     except ValueError as error:
         raise SettingError(str(error)) from error

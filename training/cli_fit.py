@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from service.preprocess import INTERPOLATIONS
-from training.cli_options import channels, told
+from training.cli_options import SCALED_DECODE_HELP, channels, told
 from training.transforms import CROPS
 
 
@@ -66,6 +66,7 @@ from training.transforms import CROPS
 @click.option(
     "--interpolation", type=click.Choice(list(INTERPOLATIONS)), default="bilinear", show_default=True
 )
+@click.option("--jpeg-scaled-decode", is_flag=True, help=SCALED_DECODE_HELP)
 @click.option(
     "--mean",
     callback=channels,

@@ -43,6 +43,7 @@ class FitOptions:
     input_size: int | None = None
     resize_size: int | None = None
     interpolation: str = "bilinear"
+    jpeg_scaled_decode: bool = False
     mean: run_config.Channels | None = None
     std: run_config.Channels | None = None
     crop: str = "auto"
@@ -71,6 +72,7 @@ def resolve(options: FitOptions, design: Architecture, dataset: Dataset) -> RunC
             crop_height=input_size,
             crop_width=input_size,
             interpolation=options.interpolation,
+            jpeg_scaled_decode=options.jpeg_scaled_decode,
         )
     except ValueError as error:
         raise SettingError(str(error)) from error

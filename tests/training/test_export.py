@@ -267,7 +267,7 @@ def test_weights_from_elsewhere_are_exported_alone(trained: Trained, tmp_path: P
         ),
         *("--input-size", 16, "--resize-size", 18, "--interpolation", "bicubic", "--name", "lights"),
         *("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--version", 7, "--licence", "MIT"),
-        *("--model-repository", tmp_path / "models"),
+        *("--jpeg-scaled-decode", "--model-repository", tmp_path / "models"),
     )
     assert result.exit_code == 0, result.output
     folder = tmp_path / "models" / "lights" / "7"
@@ -276,6 +276,7 @@ def test_weights_from_elsewhere_are_exported_alone(trained: Trained, tmp_path: P
     manifest = read_manifest(folder)
     assert manifest.labels == ("azul", "verde", "rojo claro")
     assert (manifest.input_height, manifest.resize_short_side, manifest.interpolation) == (16, 18, "bicubic")
+    assert manifest.jpeg_scaled_decode
     assert document["preprocessing"]["normalization"]["mean"] == [0.5, 0.5, 0.5]
     assert document["variants"][0]["agreement"]["images"] == 24
     digest = hashlib.sha256((tmp_path / "file.pth").read_bytes()).hexdigest()
@@ -301,6 +302,7 @@ def test_weights_from_elsewhere_are_exported_alone(trained: Trained, tmp_path: P
         ("--weights w.pth --arch resnet20-cifar --labels empty.txt", "has no labels"),
         ("--weights w.pth --checkpoint last", "--checkpoint is for runs, not for --weights"),
         ("--arch resnet18", "--arch is for --weights, not for a run"),
+        ("--jpeg-scaled-decode", "--jpeg-scaled-decode is for --weights, not for a run"),
         ("--run . --name ../up", "the model's name is '../up'"),
         ("", "no run with a checkpoint in runs/"),
     ],

@@ -58,6 +58,7 @@ def test_leaves_a_complete_run(trained: Trained) -> None:
         "crop_height": 8,
         "crop_width": 8,
         "interpolation": "bilinear",
+        "jpeg_scaled_decode": False,
     }
     assert config["normalization"]["mean"] == [0.485, 0.456, 0.406]
     assert config["augmentation"] == {"crop": "padded", "mirror": True}

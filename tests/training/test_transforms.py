@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from service.image import decode
+from service.image import decode_picture
 from service.preprocess import Picture, Preprocessing, preprocess
 from tests.training.pictures import draw, picture
 from training.data import Batches, Split
@@ -20,6 +21,7 @@ SPECS = [
     Preprocessing(224, 224, 224, "bicubic"),
     Preprocessing(32, 32, 32, "lanczos"),
     Preprocessing(40, 32, 24, "nearest"),
+    Preprocessing(48, 40, 32, jpeg_scaled_decode=True),
 ]
 SIZES = [(640, 427), (33, 200), (224, 224), (5, 3), (1, 70)]
 
@@ -28,6 +30,11 @@ def encoded(size: tuple[int, int], kind: str) -> bytes:
     stream = io.BytesIO()
     picture(1, seed=sum(size), width=size[0], height=size[1]).save(stream, kind)
     return stream.getvalue()
+
+
+def service_pixels(file: Path, spec: Preprocessing) -> NDArray[np.uint8]:
+    picture = decode_picture(file.read_bytes(), least_short_side=spec.least_short_side)
+    return preprocess(picture, spec)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -41,14 +48,27 @@ def test_evaluation_sees_the_services_pixels(
     batches = Batches(Split([file], np.zeros(1, np.int64)), EvalTransform(spec), batch_size=4)
     ((pixels, _),) = list(batches)
     assert pixels.dtype == torch.uint8
-    assert np.array_equal(pixels[0].numpy(), preprocess(decode(file.read_bytes()), spec))
+    assert np.array_equal(pixels[0].numpy(), service_pixels(file, spec))
 
 
-def test_evaluation_sees_the_services_pixels_of_real_photographs(photos: list[Path]) -> None:
-    spec = Preprocessing(256, 224, 224)
+@pytest.mark.parametrize("spec", [Preprocessing(256, 224, 224), SPECS[-1]], ids=str)
+def test_evaluation_sees_the_services_pixels_of_real_photographs(
+    photos: list[Path], spec: Preprocessing
+) -> None:
     batches = Batches(Split(photos, np.zeros(len(photos), np.int64)), EvalTransform(spec), batch_size=1)
     for (pixels, _), photo in zip(batches, photos, strict=True):
-        assert np.array_equal(pixels[0].numpy(), preprocess(decode(photo.read_bytes()), spec))
+        assert np.array_equal(pixels[0].numpy(), service_pixels(photo, spec))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_jpegs_may_be_decoded_at(scaled: bool) -> None:
+    spec = Preprocessing(48, 40, 32, jpeg_scaled_decode=scaled)
+    assert EvalTransform(spec).least_short_side == spec.least_short_side
+    assert (spec.least_short_side is not None) == scaled
+    for crop in ("padded", "none"):
+        assert TrainTransform(spec, crop, mirror=True).least_short_side == spec.least_short_side
+    # A small part may fill the input.
+    assert TrainTransform(spec, "resized", mirror=True).least_short_side is None
 
 
 @pytest.mark.parametrize("crop", ["resized", "padded", "none"])
