@@ -2,7 +2,10 @@
 
 import json
 import logging
+import shutil
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
@@ -18,9 +22,10 @@ from tests.training.conftest import Trained
 from tests.training.pictures import CLASSES, picture, write_class_folders
 from training import cli_export, runtime, variants
 from training.calibration import MAX_CALIBRATION_IMAGES, CalibrationBatches, held_apart
+from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.config import read_config
-from training.errors import ExportError, SettingError
+from training.errors import ExportError, RunError, SettingError
 from training.evaluation import EvaluationImages, calibration_folder, evaluation_folder
 from training.half import to_float16
 from training.quantize import GPU, X86, quantize
@@ -259,7 +264,7 @@ def test_bf16_where_it_cannot_run_is_refused_before_anything_is_made(
     cpuinfo.write_text("flags : sse avx2" + " avx512_bf16" * (missing == "plugin") + "\n")
     monkeypatch.setattr(runtime, "_CPU_INFO", cpuinfo)
     if missing == "plugin":
-        monkeypatch.setitem(__import__("sys").modules, "onnxruntime_ep_openvino", None)
+        monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
     result = command("--run", trained.run, "--model-repository", tmp_path / "models", "--precision", "bf16")
     assert result.exit_code == 1
     expected = {"instructions": "neither avx512_bf16 nor amx_bf16", "plugin": "onnxruntime-ep-openvino isn't"}
@@ -296,7 +301,7 @@ def test_a_variant_that_fails_its_gate_is_left_out_and_the_others_published(
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.onnx", "model.int8.onnx"}
 
 
-def test_calibration_on_noise_fails_the_gate(trained: Trained, tmp_path: Path) -> None:
+def test_calibration_on_black_fails_the_gate(trained: Trained, tmp_path: Path) -> None:
     """A network calibrated on one black picture clips all that real ones make of it."""
     (tmp_path / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
     black = np.zeros((1, 8, 8, 3), np.uint8)
@@ -318,3 +323,43 @@ def test_options_that_cannot_be_used(arguments: list[str], message: str) -> None
     result = command(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_weights_from_elsewhere_are_calibrated_on_a_folder(trained: Trained, tmp_path: Path) -> None:
+    saved = load_checkpoint(trained.run / "checkpoints" / "best.pt").model
+    torch.save(saved, tmp_path / "w.pth")
+    (tmp_path / "labels.txt").write_text("\n".join(CLASSES))
+    told = (
+        *("--weights", tmp_path / "w.pth", "--arch", "resnet20-cifar", "--labels", tmp_path / "labels.txt"),
+        *("--input-size", 8, "--resize-size", 10, "--model-repository", tmp_path / "models"),
+        *("--precision", "int8"),
+    )
+    result = command(*told)
+    assert result.exit_code == 1
+    assert (
+        "precision int8 is calibrated on real images; name a folder of them with --calibration"
+        in result.output
+    )
+    assert not (tmp_path / "models").exists()
+    test = write_class_folders(tmp_path / "test", 8, seed=9000)
+    result = command(*told, "--calibration", trained.data, "--images", test)
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "models/resnet20-cifar/1/manifest.json").read_text())
+    # Labels are known by the names of the folders.
+    assert document["variants"][1]["agreement"]["reference_top1_accuracy"] > 0.5
+
+
+def test_a_runs_splits_in_parts_are_found_again(trained: Trained, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_class_folders(data / "train", 3)
+    test = write_class_folders(data / "Test", 2, seed=50)
+    names = [path.relative_to(data).as_posix() for path in sorted(test.rglob("*.*"))]
+    (tmp_path / "splits.json").write_text(json.dumps({"val": ["train/red/000.jpg"], "test": names}))
+    config = replace(read_config(trained.run).data, source=str(data))
+    assert len(run_train_split(tmp_path, config)) == 8
+    assert run_test_split(tmp_path, config).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(RunError, match="holds images of 'red', which the run didn't know"):
+        run_train_split(tmp_path, replace(config, labels=("blue", "green")))
+    shutil.rmtree(data)
+    with pytest.raises(RunError, match="Name others with --images, and for int8 with --calibration"):
+        run_train_split(tmp_path, config)
