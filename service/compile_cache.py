@@ -10,13 +10,15 @@ from service.errors import ConfigError
 log = structlog.get_logger()
 
 
-def compile_cache(setting: str, provider: str) -> Path | None:
-    """A provider's folder in the cache, made if missing.
+def compile_cache(setting: str, provider: str, precision: str) -> Path | None:
+    """A folder in the cache, made if missing.
 
     Args:
         setting: "auto" for fovea in the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), a folder,
             or "" for none.
-        provider: each has a folder of its own.
+        provider: each has a folder of its own,
+        precision: and each of its precisions: OpenVINO gives the same file of one model the same name for
+            all of them.
 
     Returns:
         The folder; None if there shall be none, or if "auto" finds no place that can be written to.
@@ -28,7 +30,7 @@ def compile_cache(setting: str, provider: str) -> Path | None:
         return None
     try:
         root = _user_cache() if setting == "auto" else Path(setting)
-        folder = root / provider
+        folder = root / provider / precision
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied", str(folder))

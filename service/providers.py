@@ -34,7 +34,7 @@ def missing(provider: str) -> str:
     if provider == "cuda":
         return cuda.missing()
     if provider == "tensorrt":
-        return cuda.missing() or tensorrt.missing()
+        return "; ".join(filter(None, (cuda.missing(), tensorrt.missing())))
     return openvino.missing() if provider == "openvino" else ""
 
 

@@ -65,6 +65,8 @@ def check(setting: "Field[Any]", value: Any) -> None:
         raise ConfigError(f"{setting.name} is {value!r}; expected one of {', '.join(choices)}")
     if is_numbers(setting) and not value:
         raise ConfigError(f"{setting.name} is empty; expected at least one number")
+    if is_numbers(setting) and len(set(value)) != len(value):
+        raise ConfigError(f"{setting.name} is {','.join(map(str, value))}; expected each number once")
     for number in value if is_numbers(setting) else [value]:
         if low is not None and not low <= number <= (high or math.inf):
             raise ConfigError(f"{setting.name} is {number}; expected {low} to {high or 'any more'}")

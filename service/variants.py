@@ -100,7 +100,7 @@ def _asked_for(manifest: Manifest, provider: str, precision: str, there: frozens
         has = ", ".join(f"{variant.precision} for {variant.provider}" for variant in manifest.variants)
         raise ProviderUnavailable(
             f"precision is {precision!r}, but {manifest.folder} has no such variant for {provider}; it has "
-            f"{has}; `fovea-train export --precision {precision}` makes one"
+            f"{has}; `fovea-train export --precision {_export_name(provider, precision)}` makes one"
         )
     lacking = bool(kind.needs) and not kind.needs & there
     if lacking and precision == "bf16":
@@ -111,6 +111,11 @@ def _asked_for(manifest: Manifest, provider: str, precision: str, there: frozens
     if lacking:
         warnings.append("this processor multiplies 8-bit integers with saturation: expect lower accuracy")
     return Choice(variant, warning="; ".join(filter(None, warnings)))
+
+
+def _export_name(provider: str, precision: str) -> str:
+    """What the export calls the variant."""
+    return "int8-gpu" if precision == "int8" and provider in ("cuda", "tensorrt") else precision
 
 
 def _find(manifest: Manifest, kind: _Kind) -> Variant | None:

@@ -1,7 +1,9 @@
 """Small real model packages, built node by node, whose right answers a test can work out by itself."""
 
+import functools
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +146,14 @@ def _colors_graph(*, side: int = 0, products: int = 0, nan_when_black: bool = Fa
 def _write(
     repository: Path, name: str, version: str, model: onnx.ModelProto, changes: dict[str, Any]
 ) -> Path:
+    return _write_content(repository, name, version, model.SerializeToString(), changes)
+
+
+def _write_content(
+    repository: Path, name: str, version: str, content: bytes, changes: dict[str, Any]
+) -> Path:
     folder = repository / name / version
     folder.mkdir(parents=True)
-    content = model.SerializeToString()
     (folder / "model.onnx").write_bytes(content)
     manifest = manifest_document(name, version, hashlib.sha256(content).hexdigest()) | changes
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -182,3 +189,109 @@ def manifest_document(name: str, version: str, sha256: str) -> dict[str, Any]:
             "commit": "", "licence": "",
         },
     }  # fmt: skip
+
+
+GOOD_AGREEMENT = {
+    "images": 200, "top1_agreement": 1.0, "max_relative_error": 0.01, "embedding_cosine": 0.9999,
+}  # fmt: skip
+_NETWORK_CHANNELS = 8
+
+
+def write_network(repository: Path, name: str = "network", **agreements: dict[str, Any]) -> Path:
+    """A small convolutional network; returns the package's folder.
+
+    Args:
+        repository: where to.
+        name: of the model.
+        agreements: precision → changes to a good agreement, of the variants that there shall be beside
+            fp32: int8 (U8S8, for cpu), bf16 (the fp32 file, for openvino).
+    """
+    fp32 = _network_graph().SerializeToString()
+    folder = _write_content(repository, name, "1", fp32, _network_document())
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text())
+    for precision, changes in agreements.items():
+        content, file, provider = fp32, "model.onnx", "openvino"
+        if precision == "int8":
+            content, file, provider = _network_int8(), "model.int8.onnx", "cpu"
+            (folder / file).write_bytes(content)
+        document["variants"].append(
+            {"file": file, "sha256": hashlib.sha256(content).hexdigest(), "precision": precision,
+             "provider": provider, "agreement": GOOD_AGREEMENT | changes}
+        )  # fmt: skip
+    path.write_text(json.dumps(document))
+    return folder
+
+
+def _network_graph() -> onnx.ModelProto:
+    random, channels = np.random.default_rng(7), _NETWORK_CHANNELS
+    constants = {
+        "scale": np.float32(1 / 128),
+        "weight": random.normal(0, 0.3, (channels, 3, 3, 3)).astype(np.float32),
+        "weight2": random.normal(0, 0.3, (channels, channels, 3, 3)).astype(np.float32),
+        "head": random.normal(0, 1, (channels, len(LABELS))).astype(np.float32),
+        "bias": np.zeros(len(LABELS), np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["planes", "scale"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "weight"], ["first"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["first"], ["active"]),
+        helper.make_node("Conv", ["active", "weight2"], ["second"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["second"], ["features"]),
+        helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["vector"]),
+        helper.make_node("LpNormalization", ["vector"], ["embedding"], axis=1, p=2),
+        helper.make_node("Gemm", ["vector", "head", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", channels]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _network_document() -> dict[str, Any]:
+    return {
+        "outputs": {
+            "logits": {"name": "logits", "dimension": len(LABELS)},
+            "embedding": {"name": "embedding", "dimension": _NETWORK_CHANNELS, "l2_normalized": True},
+        }
+    }
+
+
+@functools.cache
+def _network_int8() -> bytes:
+    """The network in U8S8, its convolutions only."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Noise(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has no types
+        def __init__(self) -> None:
+            random = np.random.default_rng(3)
+            self._batches = iter([random.integers(0, 256, (16, SIZE, SIZE, 3), np.uint8)])
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {"image": batch}
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "int8.onnx"
+        quantize_static(
+            _network_graph(),
+            target,
+            Noise(),
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return target.read_bytes()

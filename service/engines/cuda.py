@@ -19,10 +19,13 @@ def missing() -> str:
     if NAME not in onnxruntime.get_available_providers():
         return f"this build of onnxruntime {version} has no CUDA: install onnxruntime-gpu"
     if load_error("libcuda.so.1"):
-        return "libcuda.so.1 can't be loaded: there is no NVIDIA driver"
+        return (
+            "libcuda.so.1 can't be loaded: there is no NVIDIA driver "
+            f"(onnxruntime {version} needs CUDA {_cuda_version()} and cuDNN 9)"
+        )
     preload()
     reason = load_error(provider_library("cuda"))
-    return reason and f"onnxruntime {version} was built for CUDA {_cuda_version()} with cuDNN 9: {reason}"
+    return reason and f"onnxruntime {version} needs CUDA {_cuda_version()} and cuDNN 9: {reason}"
 
 
 def preload() -> None:

@@ -7,6 +7,7 @@ import onnxruntime
 from service.engines.libraries import load_error, preload_from_packages, provider_library
 from service.engines.plan import SessionPlan
 
+_LIBRARY = "libnvinfer.so.10"
 NAME = "TensorrtExecutionProvider"
 
 
@@ -18,8 +19,8 @@ def missing() -> str:
         return f"this build of onnxruntime {version} has no TensorRT: install onnxruntime-gpu"
     # pip install tensorrt puts its libraries there, where only Python looks.
     preload_from_packages("tensorrt_libs", "libnv*.so.*")
-    reason = load_error(provider_library("tensorrt"))
-    return reason and f"onnxruntime {version} can't load TensorRT 10: {reason}"
+    reason = load_error(_LIBRARY) or load_error(provider_library("tensorrt"))
+    return reason and f"onnxruntime {version} needs TensorRT 10: {reason}"
 
 
 def options(plan: SessionPlan) -> dict[str, str]:
