@@ -8,7 +8,7 @@ import click
 
 from service.preprocess import INTERPOLATIONS, Preprocessing
 from training.cli_options import SCALED_DECODE_HELP, channels, told
-from training.errors import ExportError, SettingError
+from training.errors import SettingError, VariantRefused
 from training.publish import MAX_VERSION
 from training.splits import IMAGENET_MEAN, IMAGENET_STD
 
@@ -152,7 +152,7 @@ def export_command(**options: Any) -> None:
     )
     refused = [variant.name for variant in exported.variants if variant.failures]
     if refused:
-        raise ExportError(
+        raise VariantRefused(
             f"{', '.join(refused)} {'disagrees' if len(refused) == 1 else 'disagree'} with fp32 by more than "
             "a gate allows; the package was published without"
         )

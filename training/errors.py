@@ -7,6 +7,7 @@ TrainingError
 ├── SettingError           an option's value, or two options together, can't be used
 ├── WeightsError           a file of weights is unreadable or belongs to another network
 ├── TrainingDiverged       the loss is no longer a number
+├── VariantRefused         a precision disagrees with fp32; the package was published without it
 ├── RunError               a run's folder is missing, incomplete or can't be written to
 └── ExportError            no package was published
     ├── ParityError        ONNX Runtime doesn't agree with PyTorch
@@ -44,6 +45,10 @@ class TrainingDiverged(TrainingError):
 
 class RunError(TrainingError):
     """A run's folder is missing or incomplete, or can't be written to."""
+
+
+class VariantRefused(TrainingError):
+    """A precision failed its gate; the package was published without it."""
 
 
 class ExportError(TrainingError):
