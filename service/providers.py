@@ -7,6 +7,7 @@ import onnxruntime
 import structlog
 
 from service.engines import cuda, openvino, tensorrt
+from service.engines.libraries import provider_error
 from service.engines.plan import SessionPlan
 from service.errors import ManifestError, ProviderUnavailable
 from service.model_settings import ModelSettings
@@ -104,7 +105,7 @@ def _check_active(plan: SessionPlan, session: onnxruntime.InferenceSession) -> N
     if active[0] != name:
         raise ProviderUnavailable(
             f"execution_provider is {plan.provider!r}, but onnxruntime {onnxruntime.__version__} didn't "
-            f"activate {name}: {missing(plan.provider) or 'its log on stderr says why'}; active are "
+            f"activate {name}: {_why_inactive(plan.provider)}; active are "
             f"{', '.join(active)}"
         )
     nodes = _nodes(session)
@@ -119,6 +120,13 @@ def _check_active(plan: SessionPlan, session: onnxruntime.InferenceSession) -> N
         )
     if on_cpu:
         log.info("nodes_on_cpu", file=str(plan.model_file), provider=plan.provider, nodes=dict(on_cpu))
+
+
+def _why_inactive(provider: str) -> str:
+    reason = missing(provider)
+    if not reason and provider in GPU_PROVIDERS:
+        reason = provider_error(provider)
+    return reason or "its log on stderr says why"
 
 
 def _nodes(session: onnxruntime.InferenceSession) -> dict[str, Counter[str]] | None:

@@ -199,7 +199,8 @@ def open_sessions(manifest: Manifest, settings: ModelSettings) -> list[ModelSess
                 if named or (last_resort and not isinstance(error, ProviderUnavailable)):
                     raise
                 refused.append(f"{provider} {choice.variant.precision}: {error}")
-                log.info(
+                say = log.info if choice.refused else log.warning
+                say(
                     "variant_passed_over", model=manifest.name, provider=provider,
                     precision=choice.variant.precision, reason=str(error),
                 )  # fmt: skip

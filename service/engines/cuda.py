@@ -1,12 +1,10 @@
 """CUDA: what it needs, and its options."""
 
-import contextlib
 import functools
-import io
 
 import onnxruntime
 
-from service.engines.libraries import load_error, provider_library
+from service.engines.libraries import load_error
 from service.engines.plan import SessionPlan
 
 NAME = "CUDAExecutionProvider"
@@ -23,19 +21,16 @@ def missing() -> str:
             "libcuda.so.1 can't be loaded: there is no NVIDIA driver "
             f"(onnxruntime {version} needs CUDA {_cuda_version()} and cuDNN 9)"
         )
-    preload()
-    reason = load_error(provider_library("cuda"))
+    major = _cuda_version().partition(".")[0]
+    names = [f"lib{name}.so.{major}" for name in ("cudart", "cublasLt", "cublas")] + ["libcudnn.so.9"]
+    # The nvidia-… packages have them where only Python looks.
+    reasons = filter(None, (load_error(name, "nvidia") for name in names))
+    reason = next(reasons, "")
     return reason and f"onnxruntime {version} needs CUDA {_cuda_version()} and cuDNN 9: {reason}"
 
 
-def preload() -> None:
-    """Load CUDA and cuDNN from the nvidia-… packages, where there are such; what isn't there is no error."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it doesn't find
-        onnxruntime.preload_dlls()
-
-
 def _cuda_version() -> str:
-    return str(getattr(onnxruntime, "cuda_version", "") or "?")
+    return str(getattr(onnxruntime, "cuda_version", "") or "12")
 
 
 def options(plan: SessionPlan) -> dict[str, str]:

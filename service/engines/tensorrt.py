@@ -4,10 +4,10 @@ import functools
 
 import onnxruntime
 
-from service.engines.libraries import load_error, preload_from_packages, provider_library
+from service.engines.libraries import load_error
 from service.engines.plan import SessionPlan
 
-_LIBRARY = "libnvinfer.so.10"
+_LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 NAME = "TensorrtExecutionProvider"
 
 
@@ -17,9 +17,8 @@ def missing() -> str:
     version = onnxruntime.__version__
     if NAME not in onnxruntime.get_available_providers():
         return f"this build of onnxruntime {version} has no TensorRT: install onnxruntime-gpu"
-    # pip install tensorrt puts its libraries there, where only Python looks.
-    preload_from_packages("tensorrt_libs", "libnv*.so.*")
-    reason = load_error(_LIBRARY) or load_error(provider_library("tensorrt"))
+    # `pip install tensorrt` has them where only Python looks.
+    reason = next(filter(None, (load_error(name, "tensorrt_libs") for name in _LIBRARIES)), "")
     return reason and f"onnxruntime {version} needs TensorRT 10: {reason}"
 
 
