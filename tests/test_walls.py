@@ -27,6 +27,7 @@ LAYERS = (
         "providers",
         "manifest",
         "workers",
+        "arrivals",
         "loop_lag",
         "budget",
         "encoded",
