@@ -74,7 +74,7 @@ def main() -> None:
     best = max(point.images_per_s for point in points)
     ratio = points[-1].images_per_s / best
     title = f"ResNet-50 {options.precision} by {options.execution_provider}, JPEG in, one core"
-    if not options.quick:
+    if options.plot != PLOT or not options.quick:
         _draw(points, title, options.plot)
         print(f"drawn: {options.plot}")
     print(f"ratio {ratio:.3f}: {points[-1].images_per_s:.1f} images/s with 1,024 callers, {best:.1f} at best")

@@ -18,6 +18,8 @@ from service.cli.bench.run import Plan, load_once
 from service.cli.bench.workload import Workload
 
 T = TypeVar("T")
+# More than a thousand callers wait in a queue, so that none is refused for a wait that is too long.
+_PATIENCE_S = 300.0
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -44,7 +46,7 @@ async def closed(
     """
     plan = Plan(
         server.address, method=workload.method.name, callers=callers, duration_s=duration_s,
-        warm_up_s=warm_up_s,
+        warm_up_s=warm_up_s, patience_s=_PATIENCE_S,
     )  # fmt: skip
     recording = await load_once(plan, workload)
     if recording.counts.keys() - {"ok"}:
@@ -61,16 +63,23 @@ def floor_of(
     provider: str,
     precision: str,
     batch_size: int,
-    cores: list[int],
+    cores: Sequence[int],
+    raw: Size | None = None,
 ) -> FloorSetup:
     """The floor of a package on some cores, with a thread for each."""
     return FloorSetup(
-        package.folder, provider, precision, batch_size, len(cores), photos, cores=cores
-    )  # fmt: skip
+        package.folder, provider, precision, batch_size, len(cores), photos, raw=raw, cores=cores
+    )
 
 
 def rate(recording: Recording, per_message: int = 1) -> float:
-    """Images answered per second."""
+    """Images answered per second.
+
+    Raises:
+        SystemExit: none were: the round was too short.
+    """
+    if not recording.answered:
+        raise SystemExit(f"not measured: nothing was answered in {recording.duration_s:g} s")
     return recording.answered * per_message / recording.duration_s
 
 

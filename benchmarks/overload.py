@@ -113,7 +113,7 @@ def main() -> None:
         capacity, found = loads.run(measure())
 
     title = f"ResNet-50 {engine[1]} by {engine[0]}, JPEG in, one core, deadline {deadline_ms:.0f} ms"
-    if not options.quick:
+    if options.plot != PLOT or not options.quick:
         _draw(found, capacity, title, options.plot)
         print(f"drawn: {options.plot}")
     figures = _figures(found, deadline_ms)

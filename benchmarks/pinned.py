@@ -61,8 +61,17 @@ def pinned_module(module: str, *arguments: str, core: int) -> Iterator[PinnedPro
 
 
 @contextlib.contextmanager
-def pinned_server(repository: Path, *options: str, core: int) -> Iterator[PinnedProcess]:
-    """`fovea serve` on free ports, ready to answer; further options are its own."""
+def pinned_server(
+    repository: Path, *options: str, core: int | str, start_timeout_s: float = _START_TIMEOUT_S
+) -> Iterator[PinnedProcess]:
+    """`fovea serve` on free ports, ready to answer.
+
+    Args:
+        repository: of models.
+        options: further ones of `fovea serve`.
+        core: or several, as taskset takes them: "0-15".
+        start_timeout_s: until it is ready; a GPU's engines take minutes to build.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
         command = [
@@ -73,11 +82,11 @@ def pinned_server(repository: Path, *options: str, core: int) -> Iterator[Pinned
         with log.open("wb") as output:
             process = subprocess.Popen(command, stderr=output, text=True)
         with _ended(process):
-            yield PinnedProcess(process, _ready_address(process, log))
+            yield PinnedProcess(process, _ready_address(process, log, start_timeout_s))
 
 
-def _ready_address(process: "subprocess.Popen[str]", log: Path) -> str:
-    deadline = time.monotonic() + _START_TIMEOUT_S
+def _ready_address(process: "subprocess.Popen[str]", log: Path, start_timeout_s: float) -> str:
+    deadline = time.monotonic() + start_timeout_s
     while time.monotonic() < deadline:
         for line in log.read_text().splitlines():
             event = json.loads(line) if line.startswith("{") and line.endswith("}") else {}

@@ -29,9 +29,9 @@ def main() -> None:
     """Measure, print, exit by the bars."""
     parser = resnet50.options(__doc__)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--round-s", type=float, default=7.0)
+    parser.add_argument("--round-s", type=float, default=8.0)
     options = parser.parse_args()
-    rounds, seconds = (1, 2.0) if options.quick else (options.rounds, options.round_s)
+    rounds, seconds = (1, 4.0) if options.quick else (options.rounds, options.round_s)
     package, photos = resnet50.find(options)
     server_core, client_core = cores()
     setup = loads.floor_of(
