@@ -22,7 +22,7 @@ from benchmarks.figures import Figure, conclude
 from benchmarks.machine import describe
 from benchmarks.pinned import PinnedProcess, pinned_server
 from service.cli.bench.floor_process import FloorProcess, FloorRound, running_floor
-from service.cli.bench.pictures import Size
+from service.cli.bench.payload import Size
 from service.cli.bench.recorder import Recording
 
 BAR = 0.90

@@ -12,7 +12,8 @@ from benchmarks.resnet50 import Package
 from service.cli.bench import workload as workloads
 from service.cli.bench.floor_process import FloorSetup
 from service.cli.bench.methods import METHODS, Fields
-from service.cli.bench.pictures import Size, read_pictures
+from service.cli.bench.payload import Size
+from service.cli.bench.pictures import read_pictures
 from service.cli.bench.recorder import Recording
 from service.cli.bench.run import Plan, load_once
 from service.cli.bench.workload import Workload

@@ -1,6 +1,7 @@
 """`fovea bench`: its options, and the run that they ask for."""
 
 import asyncio
+import importlib.util
 import json
 import math
 import sys
@@ -12,7 +13,7 @@ import click
 from fovea import DEFAULT_TARGET
 
 from service.cli.bench.methods import METHODS, PRIORITIES
-from service.cli.bench.pictures import Size
+from service.cli.bench.payload import Size
 from service.cli.bench.target import ForbiddenTarget, check_target
 from service.cli.bench.traffic import ARRIVALS
 
@@ -217,6 +218,11 @@ def bench(**options: Any) -> None:
             f"the load generator needs {error.name}, which isn't installed; "
             "pip install 'fovea-serving[bench]' brings it"
         ) from error
+    if options["compare"] and importlib.util.find_spec("onnxruntime") is None:
+        raise click.ClickException(
+            "--compare floor needs onnxruntime, which isn't installed; "
+            "pip install 'fovea-serving[serve,bench]' brings it"
+        )
     from service.cli.bench.floor_process import FloorFailed
     from service.cli.bench.pictures import NoPictures
     from service.cli.bench.preflight import NotServed

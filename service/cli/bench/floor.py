@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cli.bench.pictures import Payload, Size, read_pictures
+from service.cli.bench.payload import Payload, RawPixels, Size
+from service.cli.bench.pictures import read_pictures
 from service.errors import FoveaError
 from service.image import RawImage, decode_picture, from_raw
 from service.manifest import Manifest, read_manifest
@@ -121,8 +122,8 @@ def _preparer(manifest: Manifest) -> Callable[[Payload], Batch]:
     )
 
     def prepare(picture: Payload) -> Batch:
-        if isinstance(picture, RawImage):
-            pixels = from_raw(picture)
+        if isinstance(picture, RawPixels):
+            pixels = from_raw(RawImage(picture.data, picture.size.height, picture.size.width))
             if pixels.shape[:2] == (manifest.input_height, manifest.input_width):
                 return pixels
             return preprocess(pixels, spec)

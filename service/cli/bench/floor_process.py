@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.cli.bench.pictures import Size
+from service.cli.bench.payload import Size
 from service.cli.bench.recorder import Latencies
 from service.cli.bench.workload import MAX_TOTAL_BYTES
 

@@ -18,8 +18,7 @@ from fovea.v1 import (
 )
 from numpy.typing import NDArray
 
-from service.cli.bench.pictures import Payload
-from service.image import RawImage
+from service.cli.bench.payload import Payload, RawPixels
 
 OK = "OK"
 # Not a code of gRPC's: the reply isn't one for the request.
@@ -119,9 +118,9 @@ def _varint(value: int) -> bytes:
 
 
 def _image(picture: Payload) -> image_pb2.Image:
-    if isinstance(picture, RawImage):
+    if isinstance(picture, RawPixels):
         return image_pb2.Image(
-            raw=image_pb2.RawImage(data=picture.data, height=picture.height, width=picture.width)
+            raw=image_pb2.RawImage(data=picture.data, height=picture.size.height, width=picture.size.width)
         )
     return image_pb2.Image(encoded=picture)
 

@@ -1,30 +1,17 @@
 """The images that calls carry: files as they are, or raw pixels made from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from service.cli.bench.payload import Payload, RawPixels, Size, size_bytes
 from service.cli.image_files import SUFFIXES, image_files
 from service.errors import InvalidImage
-from service.image import RawImage, decode
+from service.image import decode
 from service.preprocess import Preprocessing, preprocess
-
-Payload = bytes | RawImage
 
 
 class NoPictures(ValueError):
     """There is nothing to send."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of raw images, in pixels."""
-
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -75,11 +62,6 @@ def read_pictures(files: Sequence[Path], raw: Size | None, max_total_bytes: int)
     return pictures
 
 
-def size_bytes(picture: Payload) -> int:
-    """Of the file or of the pixels."""
-    return len(picture.data if isinstance(picture, RawImage) else picture)
-
-
-def _raw(data: bytes, size: Size) -> RawImage:
+def _raw(data: bytes, size: Size) -> RawPixels:
     spec = Preprocessing(max(size.height, size.width), size.height, size.width)
-    return RawImage(preprocess(decode(data), spec).tobytes(), size.height, size.width)
+    return RawPixels(preprocess(decode(data), spec).tobytes(), size)

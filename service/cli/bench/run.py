@@ -9,7 +9,8 @@ from service.cli.bench import workload as workloads
 from service.cli.bench.floor_process import FloorFailed, FloorProcess, FloorRound, FloorSetup, running_floor
 from service.cli.bench.machine import describe_machine
 from service.cli.bench.methods import METHODS, Fields, Method
-from service.cli.bench.pictures import Size, find_files, read_pictures
+from service.cli.bench.payload import Size
+from service.cli.bench.pictures import find_files, read_pictures
 from service.cli.bench.preflight import (
     NotServed,
     ServedCollection,

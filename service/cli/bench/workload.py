@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 
 from service.cli.bench.methods import Content, Fields, Method
-from service.cli.bench.pictures import Payload, size_bytes
+from service.cli.bench.payload import Payload, size_bytes
 
 MAX_TOTAL_BYTES = 256 * 1024 * 1024
 _VECTORS = 256

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.cli.bench.pictures import NoPictures, Size, find_files, read_pictures
-from service.image import RawImage
+from service.cli.bench.payload import RawPixels, Size
+from service.cli.bench.pictures import NoPictures, find_files, read_pictures
 from tests.client.pictures import BROKEN, file_bytes, of_class
 
 
@@ -31,8 +31,8 @@ def test_pixels_are_made_of_the_wanted_size(tmp_path: Path) -> None:
     file = tmp_path / "red.png"
     file.write_bytes(file_bytes(of_class(0, size=20)))
     (raw,) = read_pictures([file], Size(4, 6), 10**6)
-    assert isinstance(raw, RawImage)
-    assert (raw.height, raw.width, len(raw.data)) == (4, 6, 4 * 6 * 3)
+    assert isinstance(raw, RawPixels)
+    assert (raw.size, len(raw.data)) == (Size(4, 6), 4 * 6 * 3)
     np.testing.assert_array_equal(np.frombuffer(raw.data, np.uint8).reshape(-1, 3)[0], [200, 10, 10])
 
 

@@ -6,7 +6,7 @@ from fovea.v1 import classification_pb2, embedding_pb2, priority_pb2, retrieval_
 
 from service.cli.bench import workload as workloads
 from service.cli.bench.methods import METHODS, Fields, Reply, stream_fields
-from service.image import RawImage
+from service.cli.bench.payload import RawPixels, Size
 
 FIELDS = Fields("resnet", "2", 3, "photos", "abc:fp32", "bulk")
 FILES = [b"one", b"two", b"three"]
@@ -27,7 +27,7 @@ def test_a_message_carries_consecutive_pictures() -> None:
 
 
 def test_raw_pixels_go_as_such() -> None:
-    raw = RawImage(bytes(range(24)), 4, 2)
+    raw = RawPixels(bytes(range(24)), Size(4, 2))
     (message,) = workloads.of_pictures(METHODS["embed"], FIELDS, [raw], 1).messages
     (image,) = embedding_pb2.EmbedRequest.FromString(message).images
     assert (image.raw.data, image.raw.height, image.raw.width) == (raw.data, 4, 2)
