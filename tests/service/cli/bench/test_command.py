@@ -248,7 +248,8 @@ def test_without_the_extra_it_says_what_to_install(pictures: Path) -> None:
 def test_other_commands_load_none_of_it() -> None:
     program = (
         "import sys; import service.cli; "
-        "print(sorted({name.split('.')[0] for name in sys.modules} & {'hdrh', 'matplotlib', 'uvloop', 'PIL'}))"
+        "loaded = {name.split('.')[0] for name in sys.modules}; "
+        "print(sorted(loaded & {'hdrh', 'matplotlib', 'uvloop', 'PIL'}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
