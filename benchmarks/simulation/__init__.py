@@ -1,0 +1,1 @@
+"""Batching policies on the same arrivals, in virtual time."""
