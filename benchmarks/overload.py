@@ -116,7 +116,7 @@ def main() -> None:
     if options.plot != PLOT or not options.quick:
         _draw(found, capacity, title, options.plot)
         print(f"drawn: {options.plot}")
-    figures = _figures(found, deadline_ms)
+    figures = figures_of(found, deadline_ms)
     print(
         "ratio of the goodput at 150% and 300% to that at 100%: "
         + ", ".join(f"{figure.value:.3f}" for figure in figures[:2])
@@ -158,7 +158,8 @@ async def _sampled(server: PinnedProcess) -> AsyncIterator[list[int]]:
         sampling.cancel()
 
 
-def _figures(found: Found, deadline_ms: float) -> list[Figure]:
+def figures_of(found: Found, deadline_ms: float) -> list[Figure]:
+    """The figures of all steps; not a number, which holds no bar, where something didn't happen at all."""
     figures = []
     for never_cancel, name in ((False, ""), (True, "_never_cancel")):
         full = found[1.0, never_cancel].goodput or float("nan")

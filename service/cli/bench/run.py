@@ -28,6 +28,7 @@ from service.processor import available_cores
 
 _CALLERS_PER_CONNECTION = 64
 _OPEN_LOOP_CONNECTIONS = 8
+_MOST_CONNECTIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Plan:
         """The connections, the default resolved."""
         if self.callers is None:
             return self.connections or _OPEN_LOOP_CONNECTIONS
-        return self.connections or -(-self.callers // _CALLERS_PER_CONNECTION)
+        return self.connections or min(-(-self.callers // _CALLERS_PER_CONNECTION), _MOST_CONNECTIONS)
 
     def traffic(self) -> Traffic | None:
         """The open loop's schedule; None of a closed loop.
