@@ -88,6 +88,16 @@ class Config(ModelSettings):
     max_image_bytes: int = setting(
         15 * 1024 * 1024, LIMITS, "Largest image file; a larger one is that image's own error.", low=1024
     )
+    max_arriving_bytes: int = setting(
+        160 * 1024 * 1024,
+        LIMITS,
+        "Bytes of single calls' messages that may be in memory, being read or not yet answered; other calls "
+        "wait with their message unread. One being read counts as max_message_bytes.",
+        low=64 * 1024,
+    )
+    max_waiting_calls: int = setting(
+        1024, LIMITS, "Calls that may wait with their message unread; more are refused.", low=1, high=100_000
+    )
     max_queued_bytes: int = setting(
         512 * 1024 * 1024,
         LIMITS,
@@ -156,6 +166,11 @@ class Config(ModelSettings):
             raise ConfigError(
                 f"max_images_per_request is {self.max_images_per_request}; "
                 f"expected at most half of queue_capacity = {self.queue_capacity // 2}"
+            )
+        if self.max_arriving_bytes < self.max_message_bytes:
+            raise ConfigError(
+                f"max_arriving_bytes is {self.max_arriving_bytes}; "
+                f"expected at least max_message_bytes = {self.max_message_bytes}"
             )
         if self.max_queued_bytes < 2 * self.max_message_bytes:
             raise ConfigError(

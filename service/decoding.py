@@ -66,9 +66,11 @@ class DecodingStage:
         self._running -= 1
         try:
             if not entry.group.over and not future.cancelled():
-                then(entry, future.result())
-        except RequestError as error:
-            entry.group.set(entry.index, error)
+                result = future.result()
+                if isinstance(result, RequestError):
+                    entry.group.set(entry.index, result)
+                else:
+                    then(entry, result)
         except Exception as error:  # the decoder's own fault: this image fails, and nothing else
             log.error("decode_crashed", exc_info=error)
             entry.group.set(
@@ -79,5 +81,15 @@ class DecodingStage:
 
 
 def _unless_over(group: Group[Any], decode: Callable[[], Any]) -> Any:
-    """In a thread; a caller who left while the work waited for it is seen here."""
-    return None if group.over else decode()
+    """In a thread; a caller who left while the work waited for it is seen here.
+
+    What is wrong with an image is given back as a value, without its traceback and context: their frames
+    would keep the image's bytes until the garbage collector comes by.
+    """
+    if group.over:
+        return None
+    try:
+        return decode()
+    except RequestError as error:
+        error.__context__ = error.__cause__ = None
+        return error.with_traceback(None)

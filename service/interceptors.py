@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from service.arrivals import Arrivals
 from service.errors import (
     CollectionExists,
     DeadlineExpired,
@@ -95,14 +96,19 @@ current_call: ContextVar[Call] = ContextVar("current_call")
 class RequestInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of this contract; health and reflection pass untouched."""
 
-    def __init__(self, metrics: Metrics, refuse_early: RefuseEarly) -> None:
+    def __init__(
+        self, metrics: Metrics, refuse_early: RefuseEarly, arrivals: Arrivals, default_timeout_s: float
+    ) -> None:
         """Make it.
 
         Args:
             metrics: count and time every call.
             refuse_early: may raise Overloaded before a unary call's body is read.
+            arrivals: bounds the bodies of unary calls in memory.
+            default_timeout_s: how long a caller without a deadline may take to send its body.
         """
         self._metrics, self._refuse_early = metrics, refuse_early
+        self._arrivals, self._default_timeout_s = arrivals, default_timeout_s
         # The handlers never change, and wrapping one costs as much as all the rest here.
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
@@ -127,14 +133,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(
         self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        codec = {
-            "request_deserializer": _forgiving(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
+        read = _forgiving(handler.request_deserializer)
         if handler.unary_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **codec)
+            return grpc.stream_unary_rpc_method_handler(
+                self._unary(method, handler.unary_unary),
+                request_deserializer=lambda data: (len(data), read(data)),
+                response_serializer=handler.response_serializer,
+            )
         assert handler.stream_stream is not None  # noqa: S101 - the contract has no other kind
-        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), **codec)
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, handler.stream_stream),
+            request_deserializer=read,
+            response_serializer=handler.response_serializer,
+        )
 
     def _unary(self, method: str, behavior: Handler) -> Handler:
         # On the wire a unary call is a stream of one message. Served as such its body isn't read before
@@ -142,9 +153,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         async def handle(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             call = _begin(method, context)
+            place = None
             try:
                 self._refuse_early(method, context)
-                response = await behavior(checked(await context.read()), context)
+                place = self._arrivals.enter() or await self._arrivals.wait(self._deadline(context))
+                size_bytes, request = await self._read(context)
+                self._arrivals.arrived(place, size_bytes)
+                response = await behavior(checked(request), context)
             except BaseException as error:
                 await self._fail(call, error, context)
                 raise  # only what _fail doesn't turn into a status comes here: cancellation
@@ -152,9 +167,36 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._count(call, grpc.StatusCode.OK)
                 return response
             finally:
+                if place is not None:
+                    self._arrivals.leave(place)
                 self._metrics.time_call(method, call.model, time.perf_counter() - started)
 
         return handle
+
+    def _deadline(self, context: "grpc.aio.ServicerContext[Any, Any]") -> float:
+        remaining: float | None = context.time_remaining()
+        return asyncio.get_running_loop().time() + (
+            self._default_timeout_s if remaining is None else remaining
+        )
+
+    async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> tuple[int, Any]:
+        """The one message and its size in bytes; EOF counts as 0 bytes."""
+        if context.time_remaining() is None:  # else gRPC itself ends the read at the deadline
+            try:
+                async with asyncio.timeout(self._default_timeout_s):
+                    message: Any = await context.read()
+            except TimeoutError:
+                raise DeadlineExpired(
+                    f"the message had not arrived after {self._default_timeout_s:g} s"
+                ) from None
+        else:
+            message = await context.read()
+        if message is grpc.aio.EOF:
+            # A call that has ended, as by a message above the limit, looks the same until gRPC's next word.
+            await asyncio.sleep(_LAST_WORD_S)
+            return 0, message
+        size_bytes, request = message
+        return size_bytes, request
 
     def _stream(self, method: str, behavior: Handler) -> Handler:
         async def handle(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:

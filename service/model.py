@@ -93,7 +93,11 @@ class Model:
         self.metrics = metrics.of_model(manifest.name)
         self.manifest = manifest
         self.preprocessing = Preprocessing(
-            manifest.resize_short_side, manifest.input_height, manifest.input_width, manifest.interpolation
+            manifest.resize_short_side,
+            manifest.input_height,
+            manifest.input_width,
+            manifest.interpolation,
+            manifest.jpeg_scaled_decode,
         )
         self.execution_provider = session.execution_provider
         self.precision = session.precision

@@ -180,7 +180,7 @@ class Pipeline:
     def _prepare(self, image: ImageSource, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         if isinstance(image, RawImage):
             return preprocess(from_raw(image, self._limits), preprocessing)
-        opened = open_image(image, self._limits)
+        opened = open_image(image, self._limits, preprocessing.least_short_side)
         with self._decoding_pixels.hold(opened.pixels):
             return preprocess(opened.decode(), preprocessing)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import sys
 import time
@@ -25,11 +26,13 @@ from fovea.v1 import (
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from service.arrivals import Arrivals
 from service.config import Config
 from service.errors import ConfigError
 from service.gallery import Gallery
 from service.health import Health
 from service.interceptors import RequestInterceptor, status_of
+from service.loop_lag import watch_loop_lag
 from service.metrics import Metrics, MetricsServer
 from service.pipeline import Pipeline
 from service.repository import ModelRepository
@@ -46,6 +49,7 @@ log = structlog.get_logger()
 _SAME_SIGNAL_S = 1.0
 # How long threads may take to end after the drain.
 _CLOSE_TIMEOUT_S = 2.0
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _SERVICES = (
     classification_pb2.DESCRIPTOR.services_by_name["ClassificationService"].full_name,
     embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
@@ -123,7 +127,14 @@ class Server:
         )
         self.metrics_address = f"{config.address_host}:{self._metrics_server.port}"
         self._grpc = grpc.aio.server(
-            interceptors=[RequestInterceptor(self._metrics, self._refuse_early)],
+            interceptors=[
+                RequestInterceptor(
+                    self._metrics,
+                    self._refuse_early,
+                    Arrivals(config.max_arriving_bytes, config.max_message_bytes, config.max_waiting_calls),
+                    config.default_timeout_ms / 1000,
+                )
+            ],
             options=_grpc_options(config),
         )
         self._register()
@@ -140,6 +151,7 @@ class Server:
             raise
         self.address = f"{config.address_host}:{port}"
         await self._grpc.start()
+        self._lag = asyncio.create_task(watch_loop_lag(self._metrics.event_loop_lag.observe))
         self._repository.threads.log()
         log.info(
             "listening",
@@ -245,6 +257,7 @@ class Server:
         await self._grpc.stop(None)  # ends at once what is left; nothing is, unless there was a hurry
         models_ended = await self._repository.close(_CLOSE_TIMEOUT_S)
         decoders_ended = self._pipeline.close(_CLOSE_TIMEOUT_S)
+        self._lag.cancel()
         self._metrics_server.stop()
         ended = models_ended and decoders_ended
         log.info("stopped", drain_s=round(time.perf_counter() - started, 3), threads_ended=ended)
@@ -288,12 +301,23 @@ def serve(config: Config) -> bool:
     """Run a server until it is told to stop; see `Server.run`."""
     # Short turns, so that decoding and inference threads give the lock back to the event loop soon.
     sys.setswitchinterval(0.0005)
+    _keep_large_messages_apart()
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         return runner.run(_serve(config))
 
 
 async def _serve(config: Config) -> bool:
     return await Server(config).run()
+
+
+def _keep_large_messages_apart() -> None:
+    """Have glibc give the memory of every large message back.
+
+    Left alone it raises its threshold to the first one's size, and later ones stay in the process for good:
+    3 GiB for 400 messages of 4 MiB, instead of 0.4 (benchmarks/front_end.py).
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
