@@ -96,7 +96,7 @@ def stream(
 
 def one_call(address: str, method: str, body: bytes) -> bytes:
     """The answer to one message."""
-    with grpc.insecure_channel(address, options=_options(0)) as channel:
+    with grpc.insecure_channel(address, options=channel_options(0)) as channel:
         call: Any = channel.unary_unary(method)
         reply: bytes = call(body, timeout=30)
         return reply
@@ -104,13 +104,14 @@ def one_call(address: str, method: str, body: bytes) -> bytes:
 
 def one_message(address: str, method: str, body: bytes) -> bytes:
     """The answer to one message of a stream."""
-    with grpc.insecure_channel(address, options=_options(0)) as channel:
+    with grpc.insecure_channel(address, options=channel_options(0)) as channel:
         call: Any = channel.stream_stream(method)
         reply: bytes = next(call(iter([body]), timeout=30))
         return reply
 
 
-def _options(number: int) -> list[tuple[str, int]]:
+def channel_options(number: int) -> list[tuple[str, int]]:
+    """Of a channel with a connection of its own by that number; its messages may be large."""
     return [
         ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
         ("grpc.max_send_message_length", _LARGEST_MESSAGE_BYTES),
@@ -124,7 +125,7 @@ def _measure(
     async def main() -> Rate:
         counter = _Counter(reply_bytes)
         channels = [
-            grpc.aio.insecure_channel(server.address, options=_options(number))
+            grpc.aio.insecure_channel(server.address, options=channel_options(number))
             for number in range(connections)
         ]
         async with asyncio.TaskGroup() as group:
