@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from service.entry_queue import EntryQueue
-from service.errors import InferenceFailed, RequestError
+from service.errors import DeadlineExpired, InferenceFailed, RequestError
 from service.group import Entry, Group
 from service.workers import NICENESS, WorkerPool
 
@@ -54,6 +54,9 @@ class DecodingStage:
     def _feed(self) -> None:
         while self._running < self._most_running and self._queue:
             entry = self._queue.take(1)[0]
+            if entry.group.deadline <= time.monotonic():  # its timer, if it has one, is late too
+                entry.group.fail(DeadlineExpired("the deadline passed before the image was decoded"))
+                continue
             job: _Job = entry.value
             entry.value = None
             self._running += 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.decoding import DecodingStage
-from service.errors import InferenceFailed, InvalidImage, Unavailable
+from service.errors import DeadlineExpired, InferenceFailed, InvalidImage, Unavailable
 from service.group import Entry, Group, Priority
 
 TIMEOUT_S = 30.0
@@ -103,6 +103,20 @@ async def test_those_who_left_are_not_decoded_not_even_the_one_looked_ahead() ->
     await stage.go_on()
     assert [await groups[1].wait(), await groups[3].wait()] == [["1"], ["3"]]
     assert stage.decoded == ["1", "3"]
+    stage.close()
+
+
+async def test_what_is_late_already_is_not_decoded() -> None:
+    stage = Stage()
+    await stage.until_held()
+    await stage.go_on()
+    late, fine = group(seconds=-1), group()
+    stage.put("late", late)
+    stage.put("fine", fine)
+    assert await fine.wait() == ["fine"]
+    with pytest.raises(DeadlineExpired, match="before the image was decoded"):
+        late.results()
+    assert stage.decoded == ["fine"]
     stage.close()
 
 
