@@ -1,10 +1,11 @@
 """A batcher at work on a fake clock, with instances that take the time they are told to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from service.batching import DynamicBatcher, Take
+from service.batching import DynamicBatcher, Run, Take
 from service.errors import RequestError
 from service.group import Entry, Group, Priority
 from service.latency import LatencyTable
@@ -13,6 +14,9 @@ FOREVER = 1e5
 # Time for a batch grows with it, as on a processor core; or hardly, as on a GPU.
 CPU_S = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}
 GPU_S = {1: 0.010, 2: 0.0102, 4: 0.0105, 8: 0.011}
+
+# Three of four places filled are worth the run of four; five of eight are not.
+UNEVEN_S = {1: 0.010, 2: 0.012, 4: 0.015, 8: 0.060}
 
 
 def now() -> float:
@@ -113,3 +117,31 @@ async def batching(
     house.batcher.start()
     yield house
     await house.batcher.close()
+
+
+async def until(time: float) -> None:
+    await asyncio.sleep(time - now())
+
+
+async def all_of(*asked: Awaitable[Any]) -> list[Any]:
+    return list(await asyncio.gather(*asked))
+
+
+async def steady_arrivals(house: House, count: int, gap_s: float) -> None:
+    """Teaches the batcher how often something comes, and lets it finish."""
+    for value in range(count):
+        house.put(value)
+        await asyncio.sleep(gap_s)
+
+
+@asynccontextmanager
+async def at_work(
+    execute: Run[int, int], batch_sizes: Sequence[int] = (1, 2, 3)
+) -> AsyncIterator[DynamicBatcher[int, int]]:
+    """A batcher whose one instance is `execute`; closed at the end."""
+    batcher = DynamicBatcher(
+        [execute], batch_sizes=batch_sizes, latency=LatencyTable(CPU_S, batch_sizes), max_queue_delay_ms=0
+    )
+    batcher.start()
+    yield batcher
+    await batcher.close()
