@@ -30,6 +30,26 @@ def pooling_and_head(graph: onnx.GraphProto) -> list[str]:
     return [node.name for node in graph.node[last + 1 :] if node.op_type in pools]
 
 
+def around_max_pooling(graph: onnx.GraphProto) -> list[str]:
+    """The names of the max poolings and of what is right before and behind them.
+
+    OpenVINO (plugin 1.8.1) computes something else where a quantized tensor touches a max pooling: a
+    ResNet-50's logits were off by half of their range, and by 2% with these four nodes in float32, which
+    are 4% of its work.
+    """
+    producer = {output: node for node in graph.node for output in node.output}
+    found = []
+    for pool in graph.node:
+        if pool.op_type != "MaxPool":
+            continue
+        before = producer.get(pool.input[0])
+        if before is not None and before.op_type == "Relu":
+            before = producer.get(before.input[0])
+        behind = [node for node in graph.node if pool.output[0] in node.input]
+        found += [node.name for node in (before, pool, *behind) if node is not None]
+    return found
+
+
 def _ancestors(graph: onnx.GraphProto, tensors: list[str]) -> set[int]:
     """Indices of the nodes that the tensors are computed by."""
     producer = {output: index for index, node in enumerate(graph.node) for output in node.output}

@@ -27,7 +27,11 @@ from training.cli import main
 from training.config import read_config
 from training.errors import ExportError, RunError, SettingError
 from training.evaluation import EvaluationImages, calibration_folder, evaluation_folder
+from training.graph import Served, write_graph
+from training.graph_parts import around_max_pooling
 from training.half import to_float16
+from training.models import architecture
+from training.normalization import Normalization
 from training.quantize import GPU, X86, quantize
 from training.run_splits import run_test_split, run_train_split
 from training.runtime import cpu_outputs
@@ -363,3 +367,21 @@ def test_a_runs_splits_in_parts_are_found_again(trained: Trained, tmp_path: Path
     shutil.rmtree(data)
     with pytest.raises(RunError, match="Name others with --images, and for int8 with --calibration"):
         run_train_split(tmp_path, config)
+
+
+def test_what_touches_a_max_pooling_stays_float32(tmp_path: Path) -> None:
+    """Where it doesn't, OpenVINO computes something else."""
+    model = architecture("resnet18").build(3).eval()
+    file, images = (
+        tmp_path / "model.onnx",
+        np.stack([np.asarray(picture(i % 3, i, 32, 32)) for i in range(8)]),
+    )
+    facts = dict.fromkeys(("name", "version", "architecture", "task", "schema_version"), "")
+    write_graph(Served(model, Normalization((0.5,) * 3, (0.5,) * 3)).eval(), 32, 32, facts, file)
+    assert len(around_max_pooling(onnx.load(file).graph)) == 4
+    quantize(file, tmp_path / "q.onnx", images, X86)
+    producer = nodes(tmp_path / "q.onnx")
+    pool = next(node for node in producer.values() if node.op_type == "MaxPool")
+    assert producer[pool.input[0]].op_type == "Relu"
+    readers = [node for node in producer.values() if pool.output[0] in node.input]
+    assert [node.op_type for node in readers] == ["Conv", "Add"]
