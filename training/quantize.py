@@ -79,7 +79,7 @@ def quantize(source: Path, target: Path, calibration_images: NDArray[np.uint8], 
                 activation_type=activations,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=_exact(graph, scheme),
-                # Entropy and percentile agree no better on a ResNet-20; percentile agrees a little better on a
+                # Entropy and percentile agree no better on a ResNet-20; percentile a little better on a
                 # ResNet-50, for ten times the time.
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options=options,
