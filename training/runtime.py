@@ -51,11 +51,22 @@ def cpu_outputs(file: Path, images: NDArray[np.uint8], batch_size: int) -> Outpu
     Raises:
         ExportError: ONNX Runtime isn't installed.
     """
+    return _outputs(cpu_session(str(file)), images, batch_size)
+
+
+def cpu_session(model: str | bytes) -> Any:
+    """A session on the CPU kernels, with PyTorch's number of threads.
+
+    Args:
+        model: path of a file, or its content.
+
+    Raises:
+        ExportError: ONNX Runtime isn't installed.
+    """
     runtime = onnxruntime_module()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return _outputs(session, images, batch_size)
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def openvino_outputs(file: Path, images: NDArray[np.uint8], batch_size: int, precision: str) -> Outputs:
