@@ -53,7 +53,7 @@ def main() -> None:
         help="archive of train/<class>/*.jpg and test/<class>/*.jpg (default: %(default)s)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=20.0, help="of one core, for training (default: %(default)s)"
+        "--minutes", type=float, default=25.0, help="of one core, for training (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, default=root / "benchmarks" / "work", help="(%(default)s)")
     options = parser.parse_args()
