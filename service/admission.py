@@ -119,7 +119,7 @@ class Admission:
             As `admit_stream`.
         """
         self._check(load, self._patient_capacity, deadline)
-        if self._turns or not load.fits(self._room(patient=True)):
+        if self._turns or not self._fits(load, patient=True):
             return None
         return self._hold(Permit(self, load, deadline, priority, patient=True))
 
@@ -162,10 +162,11 @@ class Admission:
 
     def _check_room(self, load: Load, deadline: float, priority: Priority) -> None:
         patient = priority is Priority.BULK
-        if not load.fits(room := self._room(patient)):
+        if not self._fits(load, patient=patient):
             capacity = self._patient_capacity if patient else self._capacity
             raise Overloaded(
-                f"the queue has room for {room}, of {capacity}; the request has {load}; try again later",
+                f"the queue has room for {self._room(patient)}, of {capacity}; the request has {load}; "
+                "try again later",
                 retry_after_ms=1000 * self._forecast.backlog_s(self.images),
             )
         # Where nothing is in, nobody is kept from anything: so a forecast that is wrong is put right.
@@ -176,6 +177,16 @@ class Admission:
                 retry_after_ms=1000 * late_s,
                 reason="predicted_late",
             )
+
+    def _fits(self, load: Load, *, patient: bool) -> bool:
+        """As `load.fits(self._room(patient))`, cheaper: every image passes here."""
+        images, size_bytes = self.images + load.images, self._bytes + load.size_bytes
+        if images > self._capacity.images or size_bytes > self._capacity.size_bytes:
+            return False
+        return not patient or (
+            self._patient_images + load.images <= self._patient_capacity.images
+            and self._patient_bytes + load.size_bytes <= self._patient_capacity.size_bytes
+        )
 
     def _room(self, patient: bool) -> Load:
         images, size_bytes = self._capacity.images - self.images, self._capacity.size_bytes - self._bytes
@@ -228,7 +239,7 @@ class Admission:
             self._give_turns()
 
     def _give_turns(self) -> None:
-        while self._turns and self._turns[0][0].load.fits(self._room(patient=True)):
+        while self._turns and self._fits(self._turns[0][0].load, patient=True):
             permit, turn = self._turns.popleft()
             if not turn.done():
                 self._hold(permit)

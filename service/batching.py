@@ -111,25 +111,31 @@ class DynamicBatcher(Generic[In, Out]):
         if self._task is not None:
             await self._task
 
-    def put(self, entry: Entry) -> None:
-        """Queue an entry; its group is told how it ended. One whose group is over is let go.
+    def put(self, *entries: Entry) -> None:
+        """Queue entries that came together; their groups are told how they ended.
+
+        One whose group is over is let go.
 
         Raises:
             Unavailable: the batcher is closed.
         """
         if self._closing or self._task is None or self._task.done():
             raise Unavailable("the server is draining; try another one")
-        if entry.group.over:
-            return
-        entry.arrived = now = time.monotonic()
+        now = time.monotonic()
         gap = min(now - self._last_arrival, self._silence_s())
         self._last_arrival = now
         self._gap_s += _NEWEST_GAP_WEIGHT * (gap - self._gap_s)
-        if self._open and not self._queue and any(self._join(batch, entry, now) for batch in self._open):
-            self._on_wait(0.0)
-            return
-        self._queue.push(entry)
-        self._wake(1)
+        # After the first of those that came together the gaps are 0.
+        self._gap_s *= (1 - _NEWEST_GAP_WEIGHT) ** (len(entries) - 1)
+        for entry in entries:
+            if entry.group.over:
+                continue
+            entry.arrived = now
+            if self._open and not self._queue and any(self._join(batch, entry, now) for batch in self._open):
+                self._on_wait(0.0)
+            else:
+                self._queue.push(entry)
+        self._wake(len(entries))
 
     def _join(self, batch: _Batch, entry: Entry, now: float) -> bool:
         """Whether the entry could still come along without making the others, or itself, late."""

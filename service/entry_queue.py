@@ -77,6 +77,12 @@ class EntryQueue:
     def _pop(self, priority: Priority, count: int) -> list[Entry]:
         heap = self._heaps[priority]
         taken: list[Entry] = []
+        if count == len(heap):  # all of them, and none has left: sorting them is cheaper
+            heap.sort()
+            taken = [place[2] for place in heap]
+            heap.clear()
+            for entry in taken:
+                entry.queue = None
         while len(taken) < count:
             entry = heappop(heap)[2]
             if entry.queue is self:

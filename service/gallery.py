@@ -26,7 +26,7 @@ from service.errors import (
 from service.group import Priority
 from service.metrics import Metrics
 from service.model import Model
-from service.pipeline import ImageSource, Pipeline
+from service.pipeline import ImageSource, InferenceRequest, Pipeline
 from service.repository import ModelRepository
 from service.retrieval.checks import check_item, check_query
 from service.retrieval.index import (
@@ -259,7 +259,9 @@ class Gallery:
                 images[i] = source
         model = self._model_for_images(spec) if images else None
         if model is not None:
-            outputs = await self._pipeline.infer(model, list(images.values()), deadline, priority=priority)
+            outputs = await self._pipeline.infer(
+                InferenceRequest(model, list(images.values()), deadline, priority=priority)
+            )
             for i, output in zip(images, outputs, strict=True):
                 vectors[i] = output if isinstance(output, RequestError) else output.embedding
         return [vectors[i] for i in range(len(sources))], model

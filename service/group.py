@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import time
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import DeadlineExpired, RequestError
@@ -63,8 +64,18 @@ class Group(Generic[Out]):
         deadline: float,
         priority: Priority = Priority.INTERACTIVE,
         loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        timed: bool = True,
     ) -> None:
-        """Begin to wait for `size` results, on the loop that runs: who knows it saves asking."""
+        """Begin to wait for `size` results.
+
+        Args:
+            size: how many.
+            deadline: loop time, in seconds.
+            priority: its entries' place in the queues.
+            loop: the one that runs; who knows it saves asking.
+            timed: whether the group ends by itself at its deadline; else only `until_done` sees to it.
+        """
         loop = loop or asyncio.get_running_loop()
         self.deadline, self.priority = deadline, priority
         self.entries: list[Entry] = []
@@ -72,7 +83,7 @@ class Group(Generic[Out]):
         self._missing = size
         self._results: list[Out | RequestError | None] = [None] * size
         self._future: asyncio.Future[list[Out | RequestError]] = loop.create_future()
-        self._timer = loop.call_at(deadline, self._expire)
+        self._timer = loop.call_at(deadline, self._expire) if timed else None
 
     @property
     def done(self) -> bool:
@@ -88,7 +99,8 @@ class Group(Generic[Out]):
         self._missing -= 1
         if not self._missing:
             self.over = True
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             self.entries.clear()
             self._future.set_result(self._results)  # type: ignore[arg-type] # none is missing any more
 
@@ -106,15 +118,18 @@ class Group(Generic[Out]):
         if self.over:
             return
         self.over = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for entry in self.entries:
             if entry.queue is not None:
                 entry.queue.discard(entry)
         self.entries.clear()
 
     async def until_done(self) -> None:
-        """Wait for that; a caller who is cancelled meanwhile hasn't left yet."""
-        await asyncio.wait([self._future])
+        """Wait for that, to the deadline; a caller who is cancelled meanwhile hasn't left yet."""
+        await asyncio.wait([self._future], timeout=max(0.0, self.deadline - time.monotonic()))
+        if not self._future.done():
+            self._expire()
 
     def results(self) -> list[Out | RequestError]:
         """The results of a group that is done, in order.

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -26,6 +27,24 @@ ImageSource = bytes | RawImage
 EXPIRED_WITHIN_S = 0.05
 
 log = structlog.get_logger()
+
+
+class InferenceRequest(NamedTuple):
+    """What a caller wants.
+
+    Attributes:
+        model: what the images run through.
+        images: one or more.
+        deadline: loop time, in seconds.
+        top_k: how many classes of each image are ranked; 0 for none.
+        priority: who goes first.
+    """
+
+    model: Model
+    images: Sequence[ImageSource]
+    deadline: float
+    top_k: int = 0
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Work:
@@ -80,54 +99,60 @@ class Pipeline:
         try:
             model.admission.check_room(deadline)
         except Overloaded as error:
-            self.count_lost(model, 1, error, deadline)  # at least
+            self._count_lost(model, 1, error, deadline)  # at least
             raise
 
-    async def infer(
-        self,
-        model: Model,
-        images: Sequence[ImageSource],
-        deadline: float,
-        *,
-        top_k: int = 0,
-        priority: Priority = Priority.INTERACTIVE,
-    ) -> list[Prediction | RequestError]:
-        """Run a request's images through a model; `top_k` classes of each are ranked."""
+    async def infer(self, request: InferenceRequest) -> list[Prediction | RequestError]:
+        """Run a request's images through a model; it is refused where there is no room or no time."""
         try:
-            permit = model.admission.admit(_load(images), deadline, priority)
-            work = self._begin(model, permit, images, deadline, top_k, priority)
+            permit = request.model.admission.admit(_load(request.images), request.deadline, request.priority)
+            work = self._begin(request, permit, alone=True)
         except RequestError as error:
-            self.count_lost(model, len(images), error, deadline)
+            self._count_lost(request.model, len(request.images), error, request.deadline)
             raise
-        return await self.finish(work)
-
-    async def begin_message(
-        self,
-        model: Model,
-        images: Sequence[ImageSource],
-        deadline: float,
-        *,
-        top_k: int = 0,
-        priority: Priority = Priority.INTERACTIVE,
-    ) -> Work:
-        """Let a stream's message in, when there is room; `finish` gives its results."""
-        load = _load(images)
         try:
-            # Mostly there is room; and then nothing is awaited.
-            permit = model.admission.try_stream(load, deadline, priority) or (
-                await model.admission.admit_stream(load, deadline, priority)
+            await work.group.wait()
+        except BaseException as error:
+            self._count_lost(request.model, len(request.images), error, request.deadline)
+            work.end()
+            raise
+        return self.finish(work)
+
+    def try_begin(self, request: InferenceRequest) -> Work | None:
+        """Let a stream's message in if there is room now; else `begin` waits for it.
+
+        Raises:
+            As `begin`.
+        """
+        try:
+            permit = request.model.admission.try_stream(
+                _load(request.images), request.deadline, request.priority
             )
-            return self._begin(model, permit, images, deadline, top_k, priority)
-        except BaseException as error:
-            self.count_lost(model, len(images), error, deadline)
+            return self._begin(request, permit, alone=False) if permit else None
+        except RequestError as error:
+            self._count_lost(request.model, len(request.images), error, request.deadline)
             raise
 
-    async def finish(self, work: Work) -> list[Prediction | RequestError]:
-        """The results of what `begin_message` began."""
+    async def begin(self, request: InferenceRequest) -> Work:
+        """Let a stream's message in as soon as there is room.
+
+        Its group has no timer of its own: whoever waits for it, with `until_done`, sees to its deadline.
+        """
         try:
-            predictions = work.group.results() if work.group.done else await work.group.wait()
+            permit = await request.model.admission.admit_stream(
+                _load(request.images), request.deadline, request.priority
+            )
+            return self._begin(request, permit, alone=False)
         except BaseException as error:
-            self.count_lost(work.model, work.load.images, error, work.group.deadline)
+            self._count_lost(request.model, len(request.images), error, request.deadline)
+            raise
+
+    def finish(self, work: Work) -> list[Prediction | RequestError]:
+        """The results of work whose group is done."""
+        try:
+            predictions = work.group.results()
+        except RequestError as error:
+            self._count_lost(work.model, work.load.images, error, work.group.deadline)
             raise
         finally:
             work.end()
@@ -136,41 +161,36 @@ class Pipeline:
 
     def abandon(self, work: Work) -> None:
         """Its caller left before `finish`."""
-        self.count_lost(work.model, work.load.images, asyncio.CancelledError(), work.group.deadline)
+        self._count_lost(work.model, work.load.images, asyncio.CancelledError(), work.group.deadline)
         work.end()
 
-    def _begin(
-        self,
-        model: Model,
-        permit: Permit,
-        images: Sequence[ImageSource],
-        deadline: float,
-        top_k: int,
-        priority: Priority,
-    ) -> Work:
-        group: Group[Prediction] = Group(len(images), deadline, priority, self._loop)
+    def _begin(self, request: InferenceRequest, permit: Permit, *, alone: bool) -> Work:
+        model, images, top_k = request.model, request.images, request.top_k
+        group: Group[Prediction] = Group(
+            len(images), request.deadline, request.priority, self._loop, timed=alone
+        )
         work = Work(model, permit, group)
         try:
+            ready = []
             for index, image in enumerate(images):
                 entry = Entry(group, index)
-                if isinstance(image, RawImage) and model.takes_as_is(image.height, image.width):
-                    self._put_pixels(model, entry, image, top_k)
+                if type(image) is RawImage and model.takes_as_is(image.height, image.width):
+                    # Pixels that are the model's input already: nothing here is worth a thread.
+                    try:
+                        entry.value = Input(from_raw(image, self._limits), top_k)
+                    except InvalidImage as error:
+                        group.set(index, error.with_traceback(None))
+                    else:
+                        ready.append(entry)
                 else:
                     prepare = partial(self._prepare, image, model.preprocessing)
                     self._decoding.put(entry, prepare, partial(self._decoded, model, top_k))
+            if ready:
+                model.batcher.put(*ready)
         except BaseException:
             work.end()
             raise
         return work
-
-    def _put_pixels(self, model: Model, entry: Entry, image: RawImage, top_k: int) -> None:
-        """Pixels that are the model's input already: nothing here is worth a thread."""
-        try:
-            entry.value = Input(from_raw(image, self._limits), top_k)
-        except InvalidImage as error:
-            entry.group.set(entry.index, error)
-        else:
-            model.batcher.put(entry)
 
     def _decoded(self, model: Model, top_k: int, entry: Entry, pixels: NDArray[np.uint8]) -> None:
         model.metrics.decode.observe(time.monotonic() - entry.arrived)
@@ -196,7 +216,7 @@ class Pipeline:
             "images_failed", model=model.manifest.name, images=len(errors), first_error=str(errors[0])
         )
 
-    def count_lost(self, model: Model, images: int, error: BaseException, deadline: float) -> None:
+    def _count_lost(self, model: Model, images: int, error: BaseException, deadline: float) -> None:
         """A request ends without an answer, so that all its images are lost."""
         if isinstance(error, asyncio.CancelledError):
             late = time.monotonic() >= deadline - EXPIRED_WITHIN_S
@@ -214,6 +234,9 @@ class Pipeline:
 
 
 def _load(images: Sequence[ImageSource]) -> Load:
+    if len(images) == 1:  # mostly
+        image = images[0]
+        return Load(1, len(image.data if isinstance(image, RawImage) else image))
     return Load(
         len(images), sum(len(image.data if isinstance(image, RawImage) else image) for image in images)
     )

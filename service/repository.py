@@ -13,7 +13,7 @@ from service.metrics import Metrics
 from service.model import Model
 from service.providers import on_gpu
 from service.threads import share_threads
-from service.workers import WorkerPool
+from service.workers import NICENESS, WorkerPool
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class ModelRepository:
         config.check_models(there)
         self.threads = share_threads(config, self.names, on_gpu)
         self._models: dict[str, Model] = {}
-        self._loader = WorkerPool("load", threads=1, capacity=1)
+        # Threads of a session inherit it.
+        self._loader = WorkerPool("load", threads=1, capacity=1, niceness=NICENESS)
         self.default_name = config.default_model
         names = [wanted.name for wanted in self._wanted]
         if self.default_name and self.default_name not in names:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import ctypes
+import gc
 import signal
 import sys
 import time
@@ -49,7 +49,6 @@ log = structlog.get_logger()
 _SAME_SIGNAL_S = 1.0
 # How long threads may take to end after the drain.
 _CLOSE_TIMEOUT_S = 2.0
-_M_MMAP_THRESHOLD = -3  # malloc.h
 _SERVICES = (
     classification_pb2.DESCRIPTOR.services_by_name["ClassificationService"].full_name,
     embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
@@ -202,6 +201,9 @@ class Server:
                 batch_sizes=model.batch_sizes,
                 load_s=round(model.load_s, 3),
             )
+        # What is there now stays: the collector needn't look through it again and again.
+        gc.collect()
+        gc.freeze()
         self._health.ready()
         log.info("ready", address=self.address)
 
@@ -301,23 +303,12 @@ def serve(config: Config) -> bool:
     """Run a server until it is told to stop; see `Server.run`."""
     # Short turns, so that decoding and inference threads give the lock back to the event loop soon.
     sys.setswitchinterval(0.0005)
-    _keep_large_messages_apart()
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         return runner.run(_serve(config))
 
 
 async def _serve(config: Config) -> bool:
     return await Server(config).run()
-
-
-def _keep_large_messages_apart() -> None:
-    """Have glibc give the memory of every large message back.
-
-    Left alone it raises its threshold to the first one's size, and later ones stay in the process for good:
-    3 GiB for 400 messages of 4 MiB, instead of 0.4 (benchmarks/front_end.py).
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

@@ -11,11 +11,10 @@ from fovea.v1 import embedding_pb2_grpc, status_pb2
 from service.config import Config
 from service.errors import RequestError
 from service.model import Model, Prediction
-from service.pipeline import Pipeline, Work
+from service.pipeline import InferenceRequest, Pipeline
 from service.repository import ModelRepository
 from service.servicers.messages import (
     deadline_in,
-    deadline_of,
     image_sources,
     name_model,
     priority_of,
@@ -38,16 +37,9 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: pb.EmbedRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> pb.EmbedResponse:
         """One request, one reply."""
-        model = self._repository.get(request.model, request.version)
-        name_model(model)
-        predictions = await self._pipeline.infer(
-            model,
-            image_sources(request.images, self._config),
-            deadline_of(context, model.default_timeout_ms),
-            priority=priority_of(request),
-        )
+        wanted = self._understand(request, context.time_remaining())
         response = pb.EmbedResponse()
-        _fill(response, model, predictions)
+        _fill(response, wanted.model, await self._pipeline.infer(wanted))
         return response
 
     async def EmbedStream(  # type: ignore[override] # a coroutine that reads and writes by itself
@@ -57,25 +49,27 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> None:
         """Many requests, their replies in order."""
         stream = OrderedStream(
-            self._pipeline, self._begin, self._answer, _failed, self._config, self._draining
+            self._pipeline, self._understand_message, _answer, _failed, self._config, self._draining
         )
         await stream.run(context)
 
-    async def _begin(self, message: pb.EmbedStreamRequest) -> Work:
-        request = message.request
+    def _understand(self, request: pb.EmbedRequest, timeout_s: float | None) -> InferenceRequest:
         model = self._repository.get(request.model, request.version)
         name_model(model)
-        return await self._pipeline.begin_message(
-            model,
-            image_sources(request.images, self._config),
-            deadline_in(message.timeout_ms or model.default_timeout_ms),
-            priority=priority_of(request),
-        )
+        images = image_sources(request.images, self._config)
+        deadline = deadline_in(timeout_s, model)
+        return InferenceRequest(model, images, deadline, priority=priority_of(request))
 
-    async def _answer(self, message: pb.EmbedStreamRequest, work: Work) -> pb.EmbedStreamResponse:
-        answer = pb.EmbedStreamResponse(id=message.id)
-        _fill(answer.response, work.model, await self._pipeline.finish(work))
-        return answer
+    def _understand_message(self, message: pb.EmbedStreamRequest) -> InferenceRequest:
+        return self._understand(message.request, message.timeout_ms / 1000 or None)
+
+
+def _answer(
+    message: pb.EmbedStreamRequest, model: Model, predictions: Sequence[Prediction | RequestError]
+) -> pb.EmbedStreamResponse:
+    answer = pb.EmbedStreamResponse(id=message.id)
+    _fill(answer.response, model, predictions)
+    return answer
 
 
 def _failed(message: pb.EmbedStreamRequest, why: status_pb2.Status) -> pb.EmbedStreamResponse:

@@ -52,8 +52,9 @@ def image_sources(images: Sequence[image_pb2.Image], config: Config) -> list[Ima
 
 def image_source(image: image_pb2.Image) -> ImageSource:
     """The picture's bytes or raw pixels; one without either counts as empty bytes."""
-    if image.WhichOneof("source") == "raw":
-        return RawImage(image.raw.data, image.raw.height, image.raw.width)
+    if image.HasField("raw"):
+        raw = image.raw
+        return RawImage(raw.data, raw.height, raw.width)
     return image.encoded
 
 
@@ -89,9 +90,9 @@ def deadline_of(context: "grpc.aio.ServicerContext[object, object]", default_tim
     """The call's deadline as loop time: the caller's, or the default."""
     # Its stub says float; without a deadline it is None.
     remaining_s: float | None = context.time_remaining()
-    return deadline_in(default_timeout_ms if remaining_s is None else 1000 * remaining_s)
+    return time.monotonic() + (default_timeout_ms / 1000 if remaining_s is None else remaining_s)
 
 
-def deadline_in(timeout_ms: float) -> float:
-    """Loop time so many milliseconds from now; both kinds of loop take theirs from this clock."""
-    return time.monotonic() + timeout_ms / 1000
+def deadline_in(timeout_s: float | None, model: Model) -> float:
+    """Loop time so many seconds from now, or by the model's default. Loops take theirs from this clock."""
+    return time.monotonic() + (model.default_timeout_ms / 1000 if timeout_s is None else timeout_s)

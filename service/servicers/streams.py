@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -13,7 +13,8 @@ from fovea.v1 import classification_pb2, embedding_pb2, status_pb2
 from service.config import Config
 from service.errors import RequestError, Unavailable
 from service.interceptors import NOT_LOGGED, checked, clip, crash_message, current_call, status_of
-from service.pipeline import Pipeline, Work
+from service.model import Model, Prediction
+from service.pipeline import InferenceRequest, Pipeline, Work
 from service.servicers.messages import status
 
 Request = TypeVar(
@@ -44,8 +45,8 @@ class OrderedStream(Generic[Request, Response]):
     def __init__(
         self,
         pipeline: Pipeline,
-        begin: Callable[[Request], Awaitable[Work]],
-        answer: Callable[[Request, Work], Awaitable[Response]],
+        understand: Callable[[Request], InferenceRequest],
+        answer: Callable[[Request, Model, list[Prediction | RequestError]], Response],
         fail: Callable[[Request, status_pb2.Status], Response],
         config: Config,
         draining: asyncio.Event,
@@ -53,14 +54,14 @@ class OrderedStream(Generic[Request, Response]):
         """Prepare for one stream.
 
         Args:
-            pipeline: is told of work that nobody waits for any more.
-            begin: a message → its work, once there is room.
-            answer: a message and its work → its answer, once it is done.
+            pipeline: does the work.
+            understand: a message → what its caller wants.
+            answer: a message, its model and its predictions → its answer.
             fail: a message and why it failed → its answer.
             config: the window.
             draining: once it is set nothing more is read; what was read is answered.
         """
-        self._pipeline, self._begin, self._answer, self._fail = pipeline, begin, answer, fail
+        self._pipeline, self._understand, self._answer, self._fail = pipeline, understand, answer, fail
         self._draining = draining
         self._window_images, self._window_bytes = config.stream_window_images, config.max_message_bytes
         self._pending: deque[_Message[Request]] = deque()
@@ -118,24 +119,28 @@ class OrderedStream(Generic[Request, Response]):
 
     async def _begin_one(self, message: _Message[Request]) -> None:
         try:
-            work = message.outcome = await self._begin(message.request)
+            request = self._understand(message.request)
+            # Mostly there is room; and then nothing is awaited.
+            work = self._pipeline.try_begin(request) or await self._pipeline.begin(request)
+            message.outcome = work
             message.images, message.size_bytes = work.load
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
             message.outcome = _why(error)
 
     async def _end(self, message: _Message[Request]) -> Response:
         """The oldest message's answer; if its caller leaves meanwhile, it is still pending."""
-        if isinstance(message.outcome, Work):
-            if not message.outcome.group.done:
-                await message.outcome.group.until_done()
+        work = message.outcome
+        if isinstance(work, Work):
+            if not work.group.done:
+                await work.group.until_done()
             self._forget_oldest()
             try:
-                return await self._answer(message.request, message.outcome)
+                return self._answer(message.request, work.model, self._pipeline.finish(work))
             except Exception as error:  # noqa: BLE001 - as above
                 return self._fail(message.request, _why(error))
         self._forget_oldest()
-        assert message.outcome is not None  # noqa: S101 - `_begin_one` has set it
-        return self._fail(message.request, message.outcome)
+        assert work is not None  # noqa: S101 - `_begin_one` has set it
+        return self._fail(message.request, work)
 
     def _forget_oldest(self) -> None:
         message = self._pending.popleft()

@@ -1,7 +1,7 @@
 """The gallery over a real index: one transaction a request, deadlines, and counts checked first."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,7 +44,7 @@ def index(tmp_path: Path) -> Iterator[CountingIndex]:
 
 
 @pytest.fixture
-def gallery(tmp_path: Path, index: CountingIndex) -> Iterator[Gallery]:
+async def gallery(tmp_path: Path, index: CountingIndex) -> AsyncIterator[Gallery]:
     """Without a loaded model."""
     write_colors(tmp_path / "models")
     config, metrics = Config(model_repository=tmp_path / "models"), Metrics()

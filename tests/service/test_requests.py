@@ -392,7 +392,9 @@ def test_work_whose_deadline_passed_is_not_done(slow: Stub, slow_server: ServerP
     before = slow_server.metrics()
     ahead = occupy(slow, slow_server)
     hasty = [slow.Classify.future(request(raw(random_image(i))), timeout=0.02) for i in range(3)]
-    assert {call.code() for call in hasty} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    # Refused at the door, unless the caller's own timer was quicker.
+    either = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert {call.code() for call in hasty} <= either
     for i, call in enumerate(ahead):
         assert_logits(call.result().results[0], random_image(i))
     last = slow.Classify(request(raw(random_image(9))), timeout=TIMEOUT_S)
@@ -403,14 +405,14 @@ def test_work_whose_deadline_passed_is_not_done(slow: Stub, slow_server: ServerP
     # Those that reached the server are counted as what they are, and under their model.
     shed = {
         reason: after[name] - before[name]
-        for reason in ("expired", "cancelled", "full")
+        for reason in ("expired", "dropped_late", "predicted_late", "cancelled", "full")
         for name in [f'fovea_shed_total{{model="slow",reason="{reason}"}}']
     }
     assert shed["cancelled"] == shed["full"] == 0
-    assert 0 <= shed["expired"] <= 3
+    assert 0 <= sum(shed.values()) <= 3
     method = 'method="/fovea.v1.ClassificationService/Classify"'
     expired = f'fovea_requests_total{{code="DEADLINE_EXCEEDED",{method},model="slow"}}'
-    assert after.get(expired, 0) - before.get(expired, 0) == shed["expired"]
+    assert after.get(expired, 0) - before.get(expired, 0) == shed["expired"] + shed["dropped_late"]
     assert f'fovea_requests_total{{code="CANCELLED",{method},model="slow"}}' not in after
 
 
@@ -421,8 +423,9 @@ def at_work(server: ServerProcess) -> bool:
 def test_work_whose_caller_left_is_not_done(slow: Stub, slow_server: ServerProcess) -> None:
     before = runs(slow_server)
     ahead = occupy(slow, slow_server)
-    leaving = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(2)]
-    staying = slow.Classify.future(request(raw(random_image(9))), timeout=TIMEOUT_S)
+    # Later deadlines, so that they are behind those that keep the model busy.
+    leaving = [slow.Classify.future(request(raw(random_image(i))), timeout=2 * TIMEOUT_S) for i in range(2)]
+    staying = slow.Classify.future(request(raw(random_image(9))), timeout=2 * TIMEOUT_S)
     for call in leaving:
         call.cancel()
     for i, call in enumerate(ahead):
