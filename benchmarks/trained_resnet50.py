@@ -128,7 +128,7 @@ def _int8_on_openvino(folder: Path, split: Split) -> Agreement:
     images = split_images(split, SERVED, EVALUATION_IMAGES)
     return agreement(
         cpu_outputs(folder / "model.onnx", images, _BATCH_SIZE),
-        openvino_outputs(folder / "model.int8.onnx", images, _BATCH_SIZE, "f32"),
+        openvino_outputs(folder / "model.int8.onnx", images, _BATCH_SIZE, "bf16"),
         split.labels,
     )
 

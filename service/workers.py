@@ -211,5 +211,6 @@ def _lower_priority(niceness: int) -> None:
         return
     thread = threading.get_native_id()
     with contextlib.suppress(OSError):  # refused, as in some sandboxes: it then runs as the others do
-        own = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(own + niceness, MAX_NICENESS))
+        # The main thread's, not the one's that made this thread: that may be nice itself.
+        main = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, thread, min(main + niceness, MAX_NICENESS))

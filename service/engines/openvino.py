@@ -7,6 +7,7 @@ from typing import Any
 import onnxruntime
 
 from service.engines.plan import SessionPlan
+from service.processor import BF16_INSTRUCTIONS, instruction_sets
 
 NAME = "OpenVINOExecutionProvider"
 
@@ -44,9 +45,12 @@ def options(plan: SessionPlan) -> dict[str, str]:
     """The provider's options.
 
     The precision is always said: left alone, OpenVINO runs an fp32 model in bf16 where the processor can.
+    An int8 model's few layers that stay float32 may: a third more images/s of ResNet-50, and the same
+    agreement, since quantization errs far more.
     """
+    wide = plan.precision == "fp32" or not instruction_sets() & BF16_INSTRUCTIONS
     cpu = {
-        "INFERENCE_PRECISION_HINT": "bf16" if plan.precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "f32" if wide else "bf16",
         "INFERENCE_NUM_THREADS": str(plan.settings.intra_op_thread_count),
         "NUM_STREAMS": "1",
         # Pinned, the instances of a process would all sit on the first cores.

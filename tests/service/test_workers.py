@@ -244,6 +244,17 @@ async def test_a_refused_priority_is_harmless(monkeypatch: pytest.MonkeyPatch) -
     assert pool.close()
 
 
+async def test_a_nice_thread_makes_no_nicer_ones() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness()
+    outer = WorkerPool("outer", 1, 10, niceness=5)
+    inner = await outer.run(lambda: WorkerPool("inner", 1, 10, niceness=5))
+    assert await inner.run(niceness) == min(own + 5, 19)
+    assert inner.close() and outer.close()
+
+
 @pytest.mark.parametrize("niceness", [-1, 20])
 def test_impossible_niceness_is_refused(niceness: int) -> None:
     with pytest.raises(ValueError, match=f"niceness is {niceness}; expected 0 to 19"):
