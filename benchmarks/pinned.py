@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,15 @@ class PinnedProcess:
         text = Path(f"/proc/{self._process.pid}/stat").read_text()
         fields = text.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Stopped outside of the block: even a server that nobody calls takes 1 to 2% of its core."""
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGSTOP)
 
     def resident_bytes(self) -> int:
         """Memory resident now."""
@@ -103,6 +113,7 @@ def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
     try:
         yield
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         try:
             process.wait(timeout=30)

@@ -4,7 +4,8 @@
 
 The floor is the same decoding and the same session without a server. Server and floor on one core, the client
 on another; 16 callers in a closed loop, one JPEG a call, batches of 8 for all; in turns, so that a noisy
-neighbour hits all sides. The agreement of each precision with fp32 is the package's own record.
+neighbour hits all sides, and who isn't measured is stopped. The agreement of each precision with fp32 is the
+package's own record.
 """
 
 import os
@@ -40,13 +41,17 @@ def main() -> None:
     workload = loads.photo_messages(photos)
 
     async def measure() -> list[dict[tuple[str, str], float]]:
+        for server in servers.values():
+            with server.awake():
+                pass  # stopped from now on
         async with running_floor(setup) as floor:
             found = []
             for number in range(rounds):
                 without = await floor.measure(seconds, BATCH_SIZE, overlap=False)
                 each = {FLOOR: without.images_per_s}
                 for engine, server in servers.items():
-                    each[engine] = await _served(server, workload, seconds)
+                    with server.awake():
+                        each[engine] = await _served(server, workload, seconds)
                 found.append(each)
                 print(f"round {number + 1}: " + ", ".join(f"{_name(k)} {v:.1f}/s" for k, v in each.items()))
             return found

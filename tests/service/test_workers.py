@@ -252,7 +252,8 @@ async def test_a_nice_thread_makes_no_nicer_ones() -> None:
     outer = WorkerPool("outer", 1, 10, niceness=5)
     inner = await outer.run(lambda: WorkerPool("inner", 1, 10, niceness=5))
     assert await inner.run(niceness) == min(own + 5, 19)
-    assert inner.close() and outer.close()
+    assert inner.close()
+    assert outer.close()
 
 
 @pytest.mark.parametrize("niceness", [-1, 20])
