@@ -9,8 +9,11 @@ from service.errors import ConfigError
 
 log = structlog.get_logger()
 
+# Half of a sha256: enough, and the paths stay short.
+_DIGEST_LENGTH = 32
 
-def compile_cache(setting: str, provider: str, precision: str) -> Path | None:
+
+def compile_cache(setting: str, provider: str, precision: str, digest: str) -> Path | None:
     """A folder in the cache, made if missing.
 
     Args:
@@ -18,7 +21,9 @@ def compile_cache(setting: str, provider: str, precision: str) -> Path | None:
             or "" for none.
         provider: each has a folder of its own,
         precision: and each of its precisions: OpenVINO gives the same file of one model the same name for
-            all of them.
+            all of them,
+        digest: and each file, by its sha256: TensorRT names its engines, which hold the weights, by the
+            graph alone, so that a model would run with those of its older version.
 
     Returns:
         The folder; None if there shall be none, or if "auto" finds no place that can be written to.
@@ -30,7 +35,7 @@ def compile_cache(setting: str, provider: str, precision: str) -> Path | None:
         return None
     try:
         root = _user_cache() if setting == "auto" else Path(setting)
-        folder = root / provider / precision
+        folder = root / provider / precision / digest[:_DIGEST_LENGTH]
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied", str(folder))

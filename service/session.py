@@ -216,7 +216,11 @@ def _open(manifest: Manifest, settings: ModelSettings, provider: str, choice: Ch
     if choice.warning:
         log.warning("low_agreement", model=manifest.name, precision=variant.precision, reason=choice.warning)
     compiles = provider in ("openvino", "tensorrt")
-    cache = compile_cache(settings.compile_cache, provider, variant.precision) if compiles else None
+    cache = (
+        compile_cache(settings.compile_cache, provider, variant.precision, variant.sha256)
+        if compiles
+        else None
+    )
     image_shape = (manifest.input_height, manifest.input_width, 3)
     sizes = batch_sizes(provider, settings.max_batch_size)
     devices: Sequence[int] = settings.devices if provider in GPU_PROVIDERS else (0,)

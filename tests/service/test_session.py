@@ -15,7 +15,7 @@ from service.model_settings import ModelSettings
 from service.processor import BF16_INSTRUCTIONS, INT8_INSTRUCTIONS, instruction_sets
 from service.providers import missing
 from service.session import ModelSession, batch_sizes, open_sessions
-from tests.packages import write_network
+from tests.packages import write_colors, write_network
 
 needs_openvino = pytest.mark.skipif(bool(missing("openvino")), reason=missing("openvino"))
 needs_int8 = pytest.mark.skipif(not INT8_INSTRUCTIONS & instruction_sets(), reason="a processor without VNNI")
@@ -97,6 +97,15 @@ def test_the_compile_cache_is_filled(manifest: Manifest, tmp_path: Path) -> None
         opened(manifest, execution_provider="openvino", precision=precision, compile_cache=str(tmp_path))
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(file.parts[:2] for file in files) == [("openvino", "fp32"), ("openvino", "int8")]
+
+
+@needs_openvino
+def test_every_file_has_a_compile_cache_of_its_own(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for write in (write_network, write_colors):
+        package = read_manifest(write(tmp_path / "models"))
+        opened(package, execution_provider="openvino", precision="fp32", compile_cache=str(cache))
+        assert any((cache / "openvino" / "fp32" / package.variants[0].sha256[:32]).iterdir())
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
