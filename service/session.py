@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from service.compile_cache import compile_cache
 from service.engines.plan import SessionPlan
 from service.engines.runs import BoundRuns, PlainRuns, Runs
-from service.errors import InferenceFailed, ManifestError, ProviderUnavailable, StartError
+from service.errors import ConfigError, InferenceFailed, ManifestError, ProviderUnavailable, StartError
 from service.manifest import Manifest, Variant
 from service.model_settings import ModelSettings
-from service.providers import GPU_PROVIDERS, candidates, create_session
+from service.providers import GPU_PROVIDERS, ORDER, candidates, create_session, missing
 from service.variants import Choice, choices
 
 log = structlog.get_logger()
@@ -179,6 +179,9 @@ def open_sessions(manifest: Manifest, settings: ModelSettings) -> list[ModelSess
         ConfigError: the compile cache can't be used.
     """
     refused: list[str] = []
+    if settings.execution_provider == "auto" and settings.precision != "auto":
+        # Another provider may run that precision: say what keeps it away.
+        refused = [f"{provider}: {lacking}" for provider in ORDER if (lacking := missing(provider))]
     for provider in candidates(settings.execution_provider):
         try:
             offered = list(choices(manifest, provider, settings.precision))
@@ -194,6 +197,8 @@ def open_sessions(manifest: Manifest, settings: ModelSettings) -> list[ModelSess
                 if choice.refused:
                     raise ProviderUnavailable(choice.refused)
                 return _open(manifest, settings, provider, choice)
+            except ConfigError:
+                raise  # a wrong setting is no reason for a slower provider
             except StartError as error:
                 last_resort = provider == "cpu" and choice is offered[-1]
                 if named or (last_resort and not isinstance(error, ProviderUnavailable)):

@@ -94,7 +94,9 @@ def _asked_for(manifest: Manifest, provider: str, precision: str, there: frozens
     kind = next((kind for kind in KINDS[provider] if kind.precision == precision), None)
     if kind is None:
         can = ", ".join(kind.precision for kind in KINDS[provider])
-        raise ProviderUnavailable(f"precision is {precision!r}; expected one that {provider} runs: {can}")
+        raise ProviderUnavailable(
+            f"{manifest.folder}: precision is {precision!r}; expected one that {provider} runs: {can}"
+        )
     variant = _find(manifest, kind)
     if variant is None:
         has = ", ".join(f"{variant.precision} for {variant.provider}" for variant in manifest.variants)
@@ -105,7 +107,8 @@ def _asked_for(manifest: Manifest, provider: str, precision: str, there: frozens
     lacking = bool(kind.needs) and not kind.needs & there
     if lacking and precision == "bf16":
         raise ProviderUnavailable(
-            f"precision is 'bf16', but this processor has none of {', '.join(sorted(kind.needs))}"
+            f"{manifest.folder}: precision is 'bf16', but this processor has none of "
+            f"{', '.join(sorted(kind.needs))}"
         )
     warnings = [_shortfall(variant)]
     if lacking:
