@@ -4,8 +4,9 @@ import asyncio
 import importlib.util
 import json
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,13 +44,36 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> Size | No
 
 
 def _cores(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
-    cores: set[int] = set()
-    for part in filter(None, value.split(",")):
-        first, _dash, last = part.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+    if not value:
+        return ()
+    usable, cores = os.sched_getaffinity(0), set[int]()
+    for part in value.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise click.BadParameter(f"{value!r} names no cores; expected numbers and ranges, as 0 or 0-3,8")
+        if int(last or first) > max(usable):
+            raise click.BadParameter(
+                f"{value!r} names core {last or first}; this command may use {_listed(usable)}"
+            )
         cores |= set(range(int(first), int(last or first) + 1))
+    if not cores <= usable:
+        raise click.BadParameter(
+            f"{value!r} names cores {_listed(cores - usable)}; this command may use {_listed(usable)}"
+        )
     return tuple(sorted(cores))
+
+
+def _listed(cores: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cores)))
+
+
+def _writable(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Before the run: its figures would be lost after it."""
+    if value is not None and not value.parent.is_dir():
+        raise click.BadParameter(f"{value} can't be written: there is no folder {value.parent}")
+    if value is not None and not os.access(value if value.exists() else value.parent, os.W_OK):
+        raise click.BadParameter(f"{value} can't be written: permission denied")
+    return value
 
 
 _LOAD = (
@@ -174,11 +198,11 @@ _RUN = (
 )  # fmt: skip
 _OUTPUT = (
     click.option(
-        "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json",
+        "--output", type=click.Path(dir_okay=False, path_type=Path), callback=_writable, metavar="FILE.json",
         help="Write the numbers, the parameters and the machine.",
     ),
     click.option(
-        "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png",
+        "--plot", type=click.Path(dir_okay=False, path_type=Path), callback=_writable, metavar="FILE.png",
         help="Write a picture: latencies by percentile, calls over time.",
     ),
     click.option(
@@ -236,7 +260,12 @@ def bench(**options: Any) -> None:
         raise click.ClickException(str(error)) from error
     _write(result, options)
     if not result.whole.answered:
-        click.secho("Error: no call was answered", fg="red", err=True)
+        problem = (
+            "no call was answered"
+            if result.whole.offered
+            else "no call was due, or ended, in the measured time; raise --duration-s or --rate"
+        )
+        click.secho(f"Error: {problem}", fg="red", err=True)
         sys.exit(1)
 
 

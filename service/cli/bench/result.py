@@ -76,7 +76,7 @@ class Result:
                 f"{whole.counts['not_sent']} calls were not sent: --max-in-flight calls were under way, or "
                 "the generator was later than the deadline"
             )
-        if whole.wall_s and whole.cpu_s / whole.wall_s > MAX_CPU_SHARE:
+        if whole.offered and whole.cpu_s / whole.wall_s > MAX_CPU_SHARE:
             found.append(
                 f"the generator used {whole.cpu_s / whole.wall_s:.0%} of a core: it, not the server, may "
                 "have set the pace"

@@ -185,6 +185,11 @@ def test_the_floor_has_to_be_of_the_same_package(fovea_command: Fovea, pictures:
         (("--callers", "1", "--images", "red.png", "--raw", "224"), "expected HEIGHTxWIDTH"),
         (("--callers", "1", "--images", "red.png", "--raw", "0x4"), "expected HEIGHTxWIDTH"),
         (("--callers", "1", "--images", "red.png", "--floor-cores", "all"), "names no cores"),
+        (("--callers", "1", "--images", "red.png", "--floor-cores", "1-0"), "names no cores"),
+        (("--callers", "1", "--images", "red.png", "--floor-cores", "0-"), "names no cores"),
+        (("--callers", "1", "--images", "red.png", "--floor-cores", "0-9999999999"), "this command may use"),
+        (("--callers", "1", "--images", "red.png", "--output", "absent/run.json"), "no folder absent"),
+        (("--callers", "1", "--images", "red.png", "--plot", "absent/run.png"), "no folder absent"),
         (("--callers", "1", "--images", "absent"), "does not exist"),
     ],
 )
@@ -227,12 +232,11 @@ def test_images_need_a_collection_with_a_model(
     assert fovea_command("bench", "--method", "upsert-vectors", *arguments).exit_code == 0
 
 
-def test_outputs_that_cannot_be_written_are_said(fovea_command: Fovea, pictures: Path) -> None:
-    done = fovea_command(
-        "bench", "--callers", "1", "--images", "red.png", "--output", "absent/run.json", *BRIEF
-    )
+def test_a_run_in_which_no_call_was_due_says_so(fovea_command: Fovea, pictures: Path) -> None:
+    done = fovea_command("bench", "--rate", "0.001", "--images", "red.png", *BRIEF)
     assert done.exit_code == 1
-    assert "absent/run.json can't be written: No such file or directory" in done.stderr
+    assert "no call was due" in done.stderr
+    assert "Warning" not in done.stdout  # nor is the generator blamed
 
 
 def test_without_the_extra_it_says_what_to_install(pictures: Path) -> None:
