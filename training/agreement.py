@@ -1,6 +1,6 @@
 """How far two sets of outputs for the same images agree, and how far is far enough for each precision."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,18 @@ class Agreement:
         if self.top1_accuracy is not None and self.reference_top1_accuracy is not None:
             text += f", accuracy {self.top1_accuracy:.2%} (fp32 {self.reference_top1_accuracy:.2%})"
         return f"{text}, on {self.images} images"
+
+    def worse(self, other: "Agreement") -> "Agreement":
+        """Of two measurements with the same reference, on the same images: the worse of each number."""
+        accuracies = [each.top1_accuracy for each in (self, other) if each.top1_accuracy is not None]
+        return replace(
+            self,
+            top1_agreement=_least(self.top1_agreement, other.top1_agreement),
+            # What isn't a number is the worst.
+            max_relative_error=-_least(-self.max_relative_error, -other.max_relative_error),
+            embedding_cosine=_least(self.embedding_cosine, other.embedding_cosine),
+            top1_accuracy=min(accuracies, default=None),
+        )
 
     def recorded(self) -> dict[str, float]:
         """What the manifest keeps: all that is known."""
@@ -110,6 +122,11 @@ GATES = {
 }
 # Of top-1 accuracy, as a share: half a percentage point.
 MAX_ACCURACY_LOSS = 0.005
+
+
+def _least(left: float, right: float) -> float:
+    """The smaller one; nan where either is."""
+    return float(np.minimum(left, right))
 
 
 def _mean_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:

@@ -85,10 +85,28 @@ def openvino_outputs(file: Path, images: NDArray[np.uint8], batch_size: int, pre
     settings = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "INFERENCE_PRECISION_HINT": precision}
     options = runtime.SessionOptions()
     options.add_provider_for_devices(devices, {"load_config": json.dumps({"CPU": settings})})
-    session = runtime.InferenceSession(str(file), options)
+    try:
+        session = runtime.InferenceSession(str(file), options)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise ExportError(f"OpenVINO can't load {file.name}: {error}") from error
     if session.get_providers()[0] != _OPENVINO:
         raise ExportError(f"OpenVINO doesn't run {file.name}; ONNX Runtime took {session.get_providers()[0]}")
     return _outputs(session, images, batch_size)
+
+
+def int8_outputs(file: Path, images: NDArray[np.uint8], batch_size: int) -> Outputs | None:
+    """What OpenVINO computes of an int8 graph, as the service has it run: what stays float32 in bfloat16.
+
+    Args:
+        file, images, batch_size: as in `cpu_outputs`.
+
+    Returns:
+        None where OpenVINO isn't there or can't run the graph: there the service won't use it either.
+    """
+    try:
+        return openvino_outputs(file, images, batch_size, "bf16" if _has_bfloat16() else "f32")
+    except ExportError:
+        return None
 
 
 def check_bfloat16() -> None:
@@ -97,21 +115,21 @@ def check_bfloat16() -> None:
     Raises:
         ExportError: the plugin or the processor's instructions are missing; says which.
     """
-    try:
-        flags = {
-            flag
-            for line in _CPU_INFO.read_text(encoding="utf-8").splitlines()
-            if line.startswith("flags")
-            for flag in line.split()
-        }
-    except OSError:
-        flags = set()
-    if not flags & _BFLOAT16_FLAGS:
+    if not _has_bfloat16():
         raise ExportError(
             "precision bf16 can't be checked here: this processor has neither avx512_bf16 nor amx_bf16 "
             f"({_CPU_INFO}); export it on one that has, or leave bf16 out of --precision"
         )
     _openvino_devices(onnxruntime_module())
+
+
+def _has_bfloat16() -> bool:
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    return bool(flags & _BFLOAT16_FLAGS)
 
 
 def _openvino_devices(runtime: ModuleType) -> list[Any]:

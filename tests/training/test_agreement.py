@@ -1,5 +1,7 @@
 """The numbers between two sets of outputs, and the gates."""
 
+import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -45,6 +47,21 @@ def test_the_numbers_between_two_sets_of_outputs() -> None:
     assert (labelled.top1_accuracy, labelled.reference_top1_accuracy) == (0.5, 1.0)
     assert labelled.recorded().keys() == Agreement.__dataclass_fields__.keys()
     assert "top1_accuracy" not in agreement(reference, other).recorded()
+
+
+def test_of_two_measurements_the_worse_of_each_number_counts() -> None:
+    left, right = Agreement(9, 0.9, 0.2, 0.99, 0.7, 0.8), Agreement(9, 0.95, 0.3, 0.98, 0.6, 0.8)
+    assert left.worse(right) == right.worse(left) == Agreement(9, 0.9, 0.3, 0.98, 0.6, 0.8)
+    assert Agreement(9, 0.9, 0.2, 0.99).worse(Agreement(9, 0.9, 0.2, 0.99)).top1_accuracy is None
+    good = Agreement(9, 1, 0, 1)
+    assert not GATES["int8"].failures(good.worse(good))
+    for broken in (
+        replace(good, top1_agreement=math.nan),
+        replace(good, max_relative_error=math.nan),
+        replace(good, embedding_cosine=math.nan),
+    ):
+        assert GATES["int8"].failures(good.worse(broken))
+        assert GATES["int8"].failures(broken.worse(good))
 
 
 def test_zero_embeddings_agree_with_each_other_only() -> None:

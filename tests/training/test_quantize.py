@@ -305,6 +305,33 @@ def test_a_variant_that_fails_its_gate_is_left_out_and_the_others_published(
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.onnx", "model.int8.onnx"}
 
 
+def test_int8_is_measured_on_openvino_too(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs there wherever the plugin is installed, so what is wrong there must not be published."""
+    (tmp_path / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
+    images = EvaluationImages(pictures(200, 0))
+
+    def wrong(file: Path, images: Pixels, batch_size: int, precision: str) -> runtime.Outputs:
+        logits, embeddings = cpu_outputs(file, images, batch_size)
+        return -logits, embeddings
+
+    monkeypatch.setattr(runtime, "openvino_outputs", wrong)
+    (variant,) = make_variants(tmp_path, ["int8"], pictures(20, 1000), images)
+    assert any("same top-1" in failure for failure in variant.failures)
+    assert not (tmp_path / "model.int8.onnx").exists()
+
+
+def test_int8_without_openvino_is_measured_on_the_cpu(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
+    (tmp_path / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
+    (variant,) = make_variants(tmp_path, ["int8"], pictures(20, 1000), EvaluationImages(pictures(200, 0)))
+    assert not variant.failures
+    assert (tmp_path / "model.int8.onnx").exists()
+
+
 def test_calibration_on_black_fails_the_gate(trained: Trained, tmp_path: Path) -> None:
     """A network calibrated on one black picture clips all that real ones make of it."""
     (tmp_path / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
