@@ -5,6 +5,7 @@ cores. It reads one JSON object per line on stdin and answers each with one on s
 then how long to work.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -160,4 +161,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Ctrl-C reaches every process of the terminal; what started this one says that it was aborted.
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -1,5 +1,9 @@
 """The floor: what the server does to an image, without a server."""
 
+import json
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -41,3 +45,20 @@ def test_it_says_what_it_runs(order: dict[str, Any]) -> None:
 def test_a_precision_that_is_not_there_is_said(order: dict[str, Any]) -> None:
     with pytest.raises(FoveaError, match="int8"):
         Floor(order | {"precision": "int8"})
+
+
+def test_an_interrupt_ends_it_without_a_traceback(order: dict[str, Any]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli.bench.floor"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for line in (order | {"cores": []}, {"seconds": 60, "batch_size": 2, "overlap": True}):
+        process.stdin.write(json.dumps(line) + "\n")
+    process.stdin.flush()
+    assert "fingerprint" in process.stdout.readline()  # it works now
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
