@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import time
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import DeadlineExpired, RequestError
@@ -56,7 +57,9 @@ class Group(Generic[Out]):
         over: nobody waits for it any more.
     """
 
-    __slots__ = ("_future", "_missing", "_results", "_timer", "deadline", "entries", "over", "priority")
+    __slots__ = (
+        "_future", "_missing", "_on_over", "_results", "_timer", "deadline", "entries", "over", "priority",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Group(Generic[Out]):
         loop: asyncio.AbstractEventLoop | None = None,
         *,
         timed: bool = True,
+        on_over: Callable[[], None] | None = None,
     ) -> None:
         """Begin to wait for `size` results.
 
@@ -75,11 +79,13 @@ class Group(Generic[Out]):
             priority: its entries' place in the queues.
             loop: the one that runs; who knows it saves asking.
             timed: whether the group ends by itself at its deadline; else only `until_done` sees to it.
+            on_over: called once, as soon as the group is over, whether or not anybody looks then.
         """
         loop = loop or asyncio.get_running_loop()
         self.deadline, self.priority = deadline, priority
         self.entries: list[Entry] = []
         self.over = False
+        self._on_over = on_over
         self._missing = size
         self._results: list[Out | RequestError | None] = [None] * size
         self._future: asyncio.Future[list[Out | RequestError]] = loop.create_future()
@@ -98,10 +104,7 @@ class Group(Generic[Out]):
         self._results[index] = result
         self._missing -= 1
         if not self._missing:
-            self.over = True
-            if self._timer is not None:
-                self._timer.cancel()
-            self.entries.clear()
+            self._end()
             self._future.set_result(self._results)  # type: ignore[arg-type] # none is missing any more
 
     def fail(self, error: Exception) -> None:
@@ -117,13 +120,10 @@ class Group(Generic[Out]):
         """Nobody waits any more: free what is in the queues. Idempotent."""
         if self.over:
             return
-        self.over = True
-        if self._timer is not None:
-            self._timer.cancel()
         for entry in self.entries:
             if entry.queue is not None:
                 entry.queue.discard(entry)
-        self.entries.clear()
+        self._end()
 
     async def until_done(self) -> None:
         """Wait for that, to the deadline; a caller who is cancelled meanwhile hasn't left yet."""
@@ -150,6 +150,15 @@ class Group(Generic[Out]):
             return await self._future
         finally:
             self.leave()
+
+    def _end(self) -> None:
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.entries.clear()
+        if self._on_over is not None:
+            self._on_over()
+            self._on_over = None
 
     def _expire(self) -> None:
         self.fail(DeadlineExpired("the deadline passed before every image's result was there"))

@@ -42,7 +42,7 @@ class Metrics:
         )
         self.request_duration = Histogram(
             "fovea_request_duration_seconds",
-            "From a call's last byte to its end; not for streams.",
+            "From a call's start, its message still unread, to its end; not for streams.",
             ["method", "model"],
             buckets=_SECONDS,
             registry=registry,
@@ -74,6 +74,20 @@ class Metrics:
             "Images that were given up, by reason: full or predicted_late at the door; expired, "
             "dropped_late or cancelled after it.",
             ["model", "reason"],
+            registry=registry,
+        )
+        self.slack = Histogram(
+            "fovea_deadline_slack_seconds",
+            "What an answered request or stream message had left to its deadline; at most 0: it came late.",
+            ["model"],
+            buckets=(0.0, *_SECONDS),
+            registry=registry,
+        )
+        self.saturation = Gauge(
+            "fovea_saturation",
+            "How long the images that are in will take, as predicted, over the default timeout; "
+            "towards 1 callers are refused. A signal to scale by.",
+            ["model"],
             registry=registry,
         )
         self.model_info = Gauge(
@@ -132,6 +146,8 @@ class ModelMetrics:
         self.inference = metrics.inference.labels(name)
         self.batch_size = metrics.batch_size.labels(name)
         self.queue_depth = metrics.queue_depth.labels(name)
+        self.slack = metrics.slack.labels(name)
+        self.saturation = metrics.saturation.labels(name)
         self.images_ok = metrics.images.labels(name, "OK")
         # Known reasons are there from the start, as 0.
         self.shed = {reason: metrics.shed.labels(name, reason) for reason in SHED_REASONS}

@@ -111,6 +111,9 @@ class Model:
         forecast = Forecast(latency, self.max_batch_size, len(self._sessions))
         self.admission = Admission(Load(config.queue_capacity, config.max_queued_bytes), forecast)
         self.metrics.queue_depth.set_function(lambda: self.admission.images)
+        self.metrics.saturation.set_function(
+            lambda: 1000 * forecast.backlog_s(self.admission.images) / self.default_timeout_ms
+        )
         self.batcher: DynamicBatcher[Input, Prediction] = DynamicBatcher(
             [self._runner(*instance) for instance in zip(self._sessions, self._threads, strict=True)],
             batch_sizes=session.batch_sizes,

@@ -53,18 +53,14 @@ class Work:
     Attributes:
         model: what they run through.
         load: its images and bytes.
-        group: gets one `Prediction`, or its own error, per image, in the request's order.
+        group: gets one `Prediction`, or its own error, per image, in the request's order. As soon as it
+            is over the room is others': a stream's caller may take long to read the answers.
     """
 
-    __slots__ = ("_permit", "group", "load", "model")
+    __slots__ = ("group", "load", "model")
 
-    def __init__(self, model: Model, permit: Permit, group: Group[Prediction]) -> None:
-        self.model, self.group, self.load, self._permit = model, group, permit.load, permit
-
-    def end(self) -> None:
-        """Leave: nobody waits for what isn't done; the room is others'. Once."""
-        self.group.leave()
-        self._permit.release()
+    def __init__(self, model: Model, load: Load, group: Group[Prediction]) -> None:
+        self.model, self.load, self.group = model, load, group
 
 
 class Pipeline:
@@ -114,7 +110,7 @@ class Pipeline:
             await work.group.wait()
         except BaseException as error:
             self._count_lost(request.model, len(request.images), error, request.deadline)
-            work.end()
+            work.group.leave()
             raise
         return self.finish(work)
 
@@ -154,22 +150,21 @@ class Pipeline:
         except RequestError as error:
             self._count_lost(work.model, work.load.images, error, work.group.deadline)
             raise
-        finally:
-            work.end()
         self._count_ends(work.model, predictions)
+        work.model.metrics.slack.observe(work.group.deadline - time.monotonic())
         return predictions
 
     def abandon(self, work: Work) -> None:
         """Its caller left before `finish`."""
         self._count_lost(work.model, work.load.images, asyncio.CancelledError(), work.group.deadline)
-        work.end()
+        work.group.leave()
 
     def _begin(self, request: InferenceRequest, permit: Permit, *, alone: bool) -> Work:
         model, images, top_k = request.model, request.images, request.top_k
         group: Group[Prediction] = Group(
-            len(images), request.deadline, request.priority, self._loop, timed=alone
+            len(images), request.deadline, request.priority, self._loop, timed=alone, on_over=permit.release
         )
-        work = Work(model, permit, group)
+        work = Work(model, permit.load, group)
         try:
             ready = []
             for index, image in enumerate(images):
@@ -188,7 +183,7 @@ class Pipeline:
             if ready:
                 model.batcher.put(*ready)
         except BaseException:
-            work.end()
+            group.leave()
             raise
         return work
 

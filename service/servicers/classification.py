@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -13,6 +14,7 @@ from service.errors import RequestError
 from service.model import Model, Prediction
 from service.pipeline import InferenceRequest, Pipeline
 from service.repository import ModelRepository
+from service.retrieval.replies import check_reply_size
 from service.servicers.messages import (
     deadline_in,
     image_sources,
@@ -21,9 +23,10 @@ from service.servicers.messages import (
     set_maker,
 )
 from service.servicers.scores import ScoreWriter
-from service.servicers.streams import OrderedStream
+from service.servicers.streams import Answer, OrderedStream
 
 _DEFAULT_TOP_K = 5
+_SMALLER = "ask for fewer classes, without logits, or send fewer images at a time"
 
 
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
@@ -42,7 +45,8 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         """One request, one reply."""
         wanted = self._understand(request, context.time_remaining())
         response = pb.ClassifyResponse()
-        self._fill(response, wanted.model, request, await self._pipeline.infer(wanted))
+        predictions = await self._pipeline.infer(wanted)
+        self._fill(response, wanted.model, wanted.top_k, request.include_logits, predictions)
         return response
 
     async def ClassifyStream(  # type: ignore[override] # a coroutine that reads and writes by itself
@@ -52,7 +56,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     ) -> None:
         """Many requests, their replies in order."""
         stream = OrderedStream(
-            self._pipeline, self._understand_message, self._answer, _failed, self._config, self._draining
+            self._pipeline, self._understand_message, _failed, self._config, self._draining
         )
         await stream.run(context)
 
@@ -67,33 +71,41 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
             priority_of(request),
         )
 
-    def _understand_message(self, message: pb.ClassifyStreamRequest) -> InferenceRequest:
-        return self._understand(message.request, message.timeout_ms / 1000 or None)
+    def _understand_message(
+        self, message: pb.ClassifyStreamRequest
+    ) -> tuple[InferenceRequest, Answer[pb.ClassifyStreamResponse]]:
+        request = message.request
+        wanted = self._understand(request, message.timeout_ms / 1000 or None)
+        return wanted, partial(self._answer, message.id, wanted.top_k, request.include_logits)
 
     def _answer(
         self,
-        message: pb.ClassifyStreamRequest,
+        message_id: int,
+        k: int,
+        include_logits: bool,
         model: Model,
         predictions: Sequence[Prediction | RequestError],
     ) -> pb.ClassifyStreamResponse:
-        answer = pb.ClassifyStreamResponse(id=message.id)
-        self._fill(answer.response, model, message.request, predictions)
+        answer = pb.ClassifyStreamResponse(id=message_id)
+        self._fill(answer.response, model, k, include_logits, predictions)
         return answer
 
     def _fill(
         self,
         response: pb.ClassifyResponse,
         model: Model,
-        request: pb.ClassifyRequest,
+        k: int,
+        include_logits: bool,
         predictions: Sequence[Prediction | RequestError],
     ) -> None:
         set_maker(response.model, model)
         writer = self._writers.get(model.fingerprint)
         if writer is None:
             writer = self._writers[model.fingerprint] = ScoreWriter(model.manifest.labels)
-        k = request.top_k or _DEFAULT_TOP_K
-        response.MergeFromString(writer.write(predictions, k, include_logits=request.include_logits))
+        results = writer.write(predictions, k, include_logits=include_logits)
+        check_reply_size(len(results), self._config.max_message_bytes, _SMALLER)
+        response.MergeFromString(results)
 
 
-def _failed(message: pb.ClassifyStreamRequest, why: status_pb2.Status) -> pb.ClassifyStreamResponse:
-    return pb.ClassifyStreamResponse(id=message.id, error=why)
+def _failed(message_id: int, why: status_pb2.Status) -> pb.ClassifyStreamResponse:
+    return pb.ClassifyStreamResponse(id=message_id, error=why)

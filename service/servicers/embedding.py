@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -13,6 +14,7 @@ from service.errors import RequestError
 from service.model import Model, Prediction
 from service.pipeline import InferenceRequest, Pipeline
 from service.repository import ModelRepository
+from service.retrieval.replies import check_reply_size
 from service.servicers.messages import (
     deadline_in,
     image_sources,
@@ -21,7 +23,7 @@ from service.servicers.messages import (
     set_maker,
     status,
 )
-from service.servicers.streams import OrderedStream
+from service.servicers.streams import Answer, OrderedStream
 
 
 class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
@@ -39,7 +41,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         """One request, one reply."""
         wanted = self._understand(request, context.time_remaining())
         response = pb.EmbedResponse()
-        _fill(response, wanted.model, await self._pipeline.infer(wanted))
+        self._fill(response, wanted.model, await self._pipeline.infer(wanted))
         return response
 
     async def EmbedStream(  # type: ignore[override] # a coroutine that reads and writes by itself
@@ -49,7 +51,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> None:
         """Many requests, their replies in order."""
         stream = OrderedStream(
-            self._pipeline, self._understand_message, _answer, _failed, self._config, self._draining
+            self._pipeline, self._understand_message, _failed, self._config, self._draining
         )
         await stream.run(context)
 
@@ -60,28 +62,32 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         deadline = deadline_in(timeout_s, model)
         return InferenceRequest(model, images, deadline, priority=priority_of(request))
 
-    def _understand_message(self, message: pb.EmbedStreamRequest) -> InferenceRequest:
-        return self._understand(message.request, message.timeout_ms / 1000 or None)
+    def _understand_message(
+        self, message: pb.EmbedStreamRequest
+    ) -> tuple[InferenceRequest, Answer[pb.EmbedStreamResponse]]:
+        wanted = self._understand(message.request, message.timeout_ms / 1000 or None)
+        return wanted, partial(self._answer, message.id)
+
+    def _answer(
+        self, message_id: int, model: Model, predictions: Sequence[Prediction | RequestError]
+    ) -> pb.EmbedStreamResponse:
+        answer = pb.EmbedStreamResponse(id=message_id)
+        self._fill(answer.response, model, predictions)
+        return answer
+
+    def _fill(
+        self, response: pb.EmbedResponse, model: Model, predictions: Sequence[Prediction | RequestError]
+    ) -> None:
+        set_maker(response.model, model)
+        response.fingerprint = model.fingerprint
+        for prediction in predictions:
+            result = response.results.add()
+            if isinstance(prediction, RequestError):
+                result.error.CopyFrom(status(prediction))
+            else:
+                result.embedding.values.extend(prediction.embedding.tolist())
+        check_reply_size(response.ByteSize(), self._config.max_message_bytes, "send fewer images at a time")
 
 
-def _answer(
-    message: pb.EmbedStreamRequest, model: Model, predictions: Sequence[Prediction | RequestError]
-) -> pb.EmbedStreamResponse:
-    answer = pb.EmbedStreamResponse(id=message.id)
-    _fill(answer.response, model, predictions)
-    return answer
-
-
-def _failed(message: pb.EmbedStreamRequest, why: status_pb2.Status) -> pb.EmbedStreamResponse:
-    return pb.EmbedStreamResponse(id=message.id, error=why)
-
-
-def _fill(response: pb.EmbedResponse, model: Model, predictions: Sequence[Prediction | RequestError]) -> None:
-    set_maker(response.model, model)
-    response.fingerprint = model.fingerprint
-    for prediction in predictions:
-        result = response.results.add()
-        if isinstance(prediction, RequestError):
-            result.error.CopyFrom(status(prediction))
-        else:
-            result.embedding.values.extend(prediction.embedding.tolist())
+def _failed(message_id: int, why: status_pb2.Status) -> pb.EmbedStreamResponse:
+    return pb.EmbedStreamResponse(id=message_id, error=why)

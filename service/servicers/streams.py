@@ -21,17 +21,23 @@ Request = TypeVar(
     "Request", bound=classification_pb2.ClassifyStreamRequest | embedding_pb2.EmbedStreamRequest
 )
 Response = TypeVar("Response")
+# A message's model and predictions → its answer.
+Answer = Callable[[Model, list[Prediction | RequestError]], Response]
 log = structlog.get_logger()
 
 
-class _Message(Generic[Request]):
-    """A message that was read: in work, or failed before it came to that."""
+class _Message(Generic[Response]):
+    """A message that was read: in work, or failed before it came to that.
 
-    __slots__ = ("images", "outcome", "request", "size_bytes")
+    It doesn't hold the message itself, whose images take room: its caller may be slow to read the answers.
+    """
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    __slots__ = ("answer", "id", "images", "outcome", "size_bytes")
+
+    def __init__(self, message_id: int) -> None:
+        self.id = message_id
         self.images, self.size_bytes = 1, 0
+        self.answer: Answer[Response] | None = None
         self.outcome: Work | status_pb2.Status | None = None
 
 
@@ -45,9 +51,8 @@ class OrderedStream(Generic[Request, Response]):
     def __init__(
         self,
         pipeline: Pipeline,
-        understand: Callable[[Request], InferenceRequest],
-        answer: Callable[[Request, Model, list[Prediction | RequestError]], Response],
-        fail: Callable[[Request, status_pb2.Status], Response],
+        understand: Callable[[Request], tuple[InferenceRequest, Answer[Response]]],
+        fail: Callable[[int, status_pb2.Status], Response],
         config: Config,
         draining: asyncio.Event,
     ) -> None:
@@ -55,16 +60,15 @@ class OrderedStream(Generic[Request, Response]):
 
         Args:
             pipeline: does the work.
-            understand: a message → what its caller wants.
-            answer: a message, its model and its predictions → its answer.
-            fail: a message and why it failed → its answer.
+            understand: a message → what its caller wants, and what makes the answer of the predictions.
+            fail: a message's id and why it failed → its answer.
             config: the window.
             draining: once it is set nothing more is read; what was read is answered.
         """
-        self._pipeline, self._understand, self._answer, self._fail = pipeline, understand, answer, fail
+        self._pipeline, self._understand, self._fail = pipeline, understand, fail
         self._draining = draining
         self._window_images, self._window_bytes = config.stream_window_images, config.max_message_bytes
-        self._pending: deque[_Message[Request]] = deque()
+        self._pending: deque[_Message[Response]] = deque()
         self._images = self._bytes = 0
         self._beginning = False  # a message was read and isn't pending yet
         self._news, self._room = asyncio.Event(), asyncio.Event()
@@ -91,12 +95,13 @@ class OrderedStream(Generic[Request, Response]):
                 await self._news.wait()
             reader.result()  # raises what ended the reading, as a malformed message
         finally:
+            # Once it is cancelled the reader adds nothing. Before the wait, which may be cancelled itself.
             reader.cancel()
             drain.cancel()
-            await asyncio.gather(reader, drain, return_exceptions=True)
             for message in self._pending:
                 if isinstance(message.outcome, Work):
                     self._pipeline.abandon(message.outcome)
+            await asyncio.gather(reader, drain, return_exceptions=True)
 
     async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         while True:
@@ -109,38 +114,40 @@ class OrderedStream(Generic[Request, Response]):
             if request is grpc.aio.EOF:
                 return
             self._beginning = True
-            message: _Message[Request] = _Message(checked(request))
-            await self._begin_one(message)
+            message: _Message[Response] = _Message(checked(request).id)
+            await self._begin_one(message, request)
+            request = None  # a stream may be idle for long now
             self._images += message.images
             self._bytes += message.size_bytes
             self._pending.append(message)
             self._beginning = False
             self._news.set()
 
-    async def _begin_one(self, message: _Message[Request]) -> None:
+    async def _begin_one(self, message: _Message[Response], request: Request) -> None:
         try:
-            request = self._understand(message.request)
+            wanted, message.answer = self._understand(request)
             # Mostly there is room; and then nothing is awaited.
-            work = self._pipeline.try_begin(request) or await self._pipeline.begin(request)
+            work = self._pipeline.try_begin(wanted) or await self._pipeline.begin(wanted)
             message.outcome = work
             message.images, message.size_bytes = work.load
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
             message.outcome = _why(error)
 
-    async def _end(self, message: _Message[Request]) -> Response:
+    async def _end(self, message: _Message[Response]) -> Response:
         """The oldest message's answer; if its caller leaves meanwhile, it is still pending."""
         work = message.outcome
         if isinstance(work, Work):
             if not work.group.done:
                 await work.group.until_done()
             self._forget_oldest()
+            assert message.answer is not None  # noqa: S101 - `_begin_one` has set it
             try:
-                return self._answer(message.request, work.model, self._pipeline.finish(work))
+                return message.answer(work.model, self._pipeline.finish(work))
             except Exception as error:  # noqa: BLE001 - as above
-                return self._fail(message.request, _why(error))
+                return self._fail(message.id, _why(error))
         self._forget_oldest()
-        assert work is not None  # noqa: S101 - `_begin_one` has set it
-        return self._fail(message.request, work)
+        assert work is not None  # noqa: S101 - as above
+        return self._fail(message.id, work)
 
     def _forget_oldest(self) -> None:
         message = self._pending.popleft()
@@ -153,6 +160,7 @@ def _why(error: Exception) -> status_pb2.Status:
     """What the caller is told of a message's error; logged as a unary call's would be."""
     call = current_call.get()
     if isinstance(error, RequestError):
+        error.__traceback__ = error.__context__ = None  # its group holds it, and its frames would hold that
         why = status(error)
         if not isinstance(error, NOT_LOGGED):
             log.warning(
