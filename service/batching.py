@@ -60,9 +60,8 @@ class _Batch:
 class DynamicBatcher(Generic[In, Out]):
     """Collects entries into batches and has each of its instances run one batch at a time.
 
-    All methods belong to one event loop; times are seconds of `time.monotonic`, as the loop's
-    own. What bounds
-    the queue is the door in front of it, `Admission`.
+    All methods belong to one event loop; times are seconds of `time.monotonic`, as the loop's own.
+    What bounds the queue is the door in front of it, `Admission`.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class DynamicBatcher(Generic[In, Out]):
             latency: L(b), which the batcher asks and keeps up to date.
             max_queue_delay_ms: how long the first entry waits for others at most.
             on_wait: is told how long each entry waited for its run, in seconds.
-            on_run: is told how many entries a run ended, and when (loop time).
+            on_run: is told how many entries a run ends, and when (loop time), before their groups are.
         """
         self._runs, self._sizes, self._latency = runs, list(batch_sizes), latency
         self._max_batch_size, self._exact_sizes = self._sizes[-1], frozenset(self._sizes)
@@ -220,7 +219,9 @@ class DynamicBatcher(Generic[In, Out]):
         can_be_saved = [entry for entry in entries if entry.group.deadline >= now + alone_s]
         if not can_be_saved and not self._queue:
             # Nobody else could use the time; and if L(1) is wrong, only a run puts it right.
-            can_be_saved = [entry for entry in entries if entry.group.deadline > now][-1:]
+            # One request's: with one image less none of it would be answered.
+            last = next((entry.group for entry in reversed(entries) if entry.group.deadline > now), None)
+            can_be_saved = [entry for entry in entries if entry.group is last]
             return self._keep(entries, can_be_saved, can_be_saved)
         fitting = self._most_answers(can_be_saved, now)
         return self._keep(entries, can_be_saved, fitting)
@@ -276,10 +277,10 @@ class DynamicBatcher(Generic[In, Out]):
             results = [InferenceFailed(reason) for _ in batch.entries]
         finally:
             self._open.discard(batch)
-        for entry, result in zip(batch.entries, results, strict=True):
-            entry.group.set(entry.index, result)
         if batch.entries:
             self._on_run(len(batch.entries), time.monotonic())
+        for entry, result in zip(batch.entries, results, strict=True):
+            entry.group.set(entry.index, result)
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:

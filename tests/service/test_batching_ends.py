@@ -61,6 +61,15 @@ class TestDropping:
 
         run(main())
 
+    def test_a_request_of_several_runs_whole_then_or_none_of_it_would_be_answered(self) -> None:
+        async def main() -> None:
+            async with batching({1: 1.0}, batch_sizes=(1, 2, 4), run_s=lambda _: 0.001) as house:
+                for value in range(40):
+                    assert await house.ask(value, 2, 3, deadline=now() + 0.1) == [value * value, 4, 9]
+                assert house.latency(4) < 0.1
+
+        run(main())
+
     def test_one_whose_deadline_passes_in_the_queue_is_told_then_and_not_run(self) -> None:
         async def main() -> None:
             async with batching(run_s=lambda _: 1.0) as house:
