@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +24,8 @@ class PinnedProcess:
         address: host:port where it listens.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
-        self._process, self.address = process, address
+    def __init__(self, process: "subprocess.Popen[str]", address: str, metrics_url: str = "") -> None:
+        self._process, self.address, self._metrics_url = process, address, metrics_url
 
     def cpu_s(self) -> float:
         """Processor time used so far, user and system, in seconds."""
@@ -47,6 +49,13 @@ class PinnedProcess:
     def peak_resident_bytes(self) -> int:
         """The most memory that was resident so far."""
         return self._status("VmHWM")
+
+    def buckets(self, histogram: str) -> dict[float, float]:
+        """Of a server's histogram without labels: upper bound → observations up to it, ascending."""
+        with urllib.request.urlopen(self._metrics_url, timeout=10) as reply:  # noqa: S310 - our own address
+            text = reply.read().decode()
+        found = re.findall(rf'^{histogram}_bucket{{le="(.+)"}} (.+)$', text, re.MULTILINE)
+        return {float(bound): float(count) for bound, count in found}
 
     def _status(self, field: str) -> int:
         text = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -92,16 +101,20 @@ def pinned_server(
         with log.open("wb") as output:
             process = subprocess.Popen(command, stderr=output, text=True)
         with _ended(process):
-            yield PinnedProcess(process, _ready_address(process, log, start_timeout_s))
+            yield PinnedProcess(process, *_ready_addresses(process, log, start_timeout_s))
 
 
-def _ready_address(process: "subprocess.Popen[str]", log: Path, start_timeout_s: float) -> str:
+def _ready_addresses(process: "subprocess.Popen[str]", log: Path, start_timeout_s: float) -> tuple[str, str]:
+    """Of gRPC, and of the metrics."""
+    metrics_url = ""
     deadline = time.monotonic() + start_timeout_s
     while time.monotonic() < deadline:
         for line in log.read_text().splitlines():
             event = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
+            if event.get("event") == "listening":
+                metrics_url = str(event["metrics"])
             if event.get("event") == "ready":
-                return str(event["address"])
+                return str(event["address"]), metrics_url
         if process.poll() is not None:
             break
         time.sleep(0.05)
