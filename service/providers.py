@@ -144,5 +144,6 @@ def _nodes(session: onnxruntime.InferenceSession) -> dict[str, Counter[str]] | N
 def on_gpu(settings: ModelSettings) -> bool:
     """Whether a model with such settings runs on a GPU."""
     if settings.execution_provider == "auto":
-        return not missing("cuda")
+        # bf16 is OpenVINO's: `auto` then passes the GPU over.
+        return settings.precision != "bf16" and not missing("cuda")
     return settings.execution_provider in GPU_PROVIDERS

@@ -30,7 +30,6 @@ def options(plan: SessionPlan) -> dict[str, str]:
         "trt_profile_opt_shapes": profile(plan, plan.batch_sizes[-1]),
         "trt_profile_max_shapes": profile(plan, plan.batch_sizes[-1]),
         "trt_fp16_enable": str(int(plan.precision == "fp16")),
-        "trt_bf16_enable": str(int(plan.precision == "bf16")),
         "trt_int8_enable": str(int(plan.precision == "int8")),
         "trt_cuda_graph_enable": str(int(plan.settings.cuda_graphs)),
     }

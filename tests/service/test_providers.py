@@ -102,6 +102,7 @@ def test_auto_takes_what_is_there_in_order(monkeypatch: pytest.MonkeyPatch) -> N
     assert candidates("auto") == ("cuda", "openvino", "cpu")
     assert candidates("openvino") == ("openvino",)
     assert on_gpu(ModelSettings())
+    assert not on_gpu(ModelSettings(precision="bf16"))  # which no GPU provider runs: OpenVINO will
     lacking["cuda"] = "no driver"
     assert candidates("auto") == ("openvino", "cpu")
     assert not on_gpu(ModelSettings())
