@@ -111,6 +111,8 @@ class Plan:
     def load(self) -> str:
         """The load in words."""
         traffic = self.traffic()
+        if traffic is None and METHODS[self.method].streams:
+            return f"{self.callers} streams with {self.stream_window} messages under way, in a closed loop"
         if traffic is None:
             return f"{self.callers} callers in a closed loop"
         more = {

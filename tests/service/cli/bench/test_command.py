@@ -85,6 +85,8 @@ def test_methods_that_take_images(
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     run = document(pictures / "run.json")
+    who = "2 streams with 16 messages under way," if method.endswith("-stream") else "2 callers"
+    assert run["parameters"]["load"] == f"{who} in a closed loop"
     assert run["ok"] == run["answered"] > 0
     assert run["errors"] == 0
     assert run["images_per_s"] == pytest.approx(3 * run["throughput"])
