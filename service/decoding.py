@@ -76,6 +76,8 @@ class DecodingStage:
                     then(entry, result)
         except Exception as error:  # the decoder's own fault: this image fails, and nothing else
             log.error("decode_crashed", exc_info=error)
+            # The future holds the error, and its frames would hold the future: and so the image's bytes.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             entry.group.set(
                 entry.index,
                 InferenceFailed(f"the server failed to decode the image: {type(error).__name__}"),

@@ -297,11 +297,9 @@ class Gallery:
         )
 
     async def _write(self, call: Callable[[], T], deadline: float) -> T:
-        clock = asyncio.get_running_loop().time
-
         def write() -> T:
             # In the thread: there the write begins, perhaps long after it was asked for.
-            if clock() >= deadline:
+            if time.monotonic() >= deadline:
                 raise DeadlineExpired("the deadline passed before the write began; nothing was written")
             return call()
 

@@ -48,6 +48,8 @@ NOT_LOGGED = (Overloaded, DeadlineExpired)
 # gRPC sends a status in the trailers, percent-encoded; past 8 KiB of them the caller gets another error.
 _MAX_MESSAGE_BYTES = 2000
 _LAST_WORD_S = 0.005
+# Whoever sends a message keeps others from sending theirs, and a deadline may be days away.
+_LONGEST_READ_S = 60.0
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 # Seeded by the system once: its urandom releases the interpreter lock, which the event loop then waits for.
 _random = random.Random()  # noqa: S311 - an id, not a secret
@@ -153,7 +155,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         async def handle(_: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             call = _begin(method, context)
-            place = None
+            place = request = None
             try:
                 self._refuse_early(method, context)
                 place = self._arrivals.enter() or await self._arrivals.wait(self._deadline(context))
@@ -161,6 +163,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._arrivals.arrived(place, size_bytes)
                 response = await behavior(checked(request), context)
             except BaseException as error:
+                request = None
                 await self._fail(call, error, context)
                 raise  # only what _fail doesn't turn into a status comes here: cancellation
             else:
@@ -175,22 +178,20 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _deadline(self, context: "grpc.aio.ServicerContext[Any, Any]") -> float:
         remaining: float | None = context.time_remaining()
-        return asyncio.get_running_loop().time() + (
-            self._default_timeout_s if remaining is None else remaining
-        )
+        return time.monotonic() + (self._default_timeout_s if remaining is None else remaining)
 
     async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> tuple[int, Any]:
         """The one message and its size in bytes; EOF counts as 0 bytes."""
-        if context.time_remaining() is None:  # else gRPC itself ends the read at the deadline
-            try:
-                async with asyncio.timeout(self._default_timeout_s):
-                    message: Any = await context.read()
-            except TimeoutError:
-                raise DeadlineExpired(
-                    f"the message had not arrived after {self._default_timeout_s:g} s"
-                ) from None
+        remaining: float | None = context.time_remaining()
+        if remaining is not None and remaining <= _LONGEST_READ_S:  # gRPC itself ends the read then
+            message: Any = await context.read()
         else:
-            message = await context.read()
+            longest_s = self._default_timeout_s if remaining is None else _LONGEST_READ_S
+            try:
+                async with asyncio.timeout(longest_s):
+                    message = await context.read()
+            except TimeoutError:
+                raise DeadlineExpired(f"the message had not arrived after {longest_s:g} s") from None
         if message is grpc.aio.EOF:
             # A call that has ended, as by a message above the limit, looks the same until gRPC's next word.
             await asyncio.sleep(_LAST_WORD_S)
@@ -234,6 +235,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self._count(call, grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED)
             return
         self._count(call, code)
+        # gRPC keeps what is raised here until the garbage collector comes by. Frames would keep the images.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         await context.abort(code, message)
 
     def _count(self, call: Call, code: grpc.StatusCode) -> None:

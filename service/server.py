@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.arrivals import Arrivals
 from service.config import Config
-from service.errors import ConfigError
+from service.errors import ConfigError, Overloaded
 from service.gallery import Gallery
 from service.health import Health
 from service.interceptors import RequestInterceptor, status_of
@@ -39,7 +39,7 @@ from service.repository import ModelRepository
 from service.retrieval.embedded import EmbeddedIndex
 from service.servicers.classification import ClassificationServicer
 from service.servicers.embedding import EmbeddingServicer
-from service.servicers.messages import deadline_of
+from service.servicers.messages import deadline_of, name_model
 from service.servicers.models import ModelServicer
 from service.servicers.retrieval import RetrievalServicer
 
@@ -168,7 +168,11 @@ class Server:
         """
         models = self._repository.models
         if method in _INFERENCE_METHODS and len(models) == len(self._repository.names) == 1:
-            self._pipeline.refuse_early(models[0], deadline_of(context, models[0].default_timeout_ms))
+            try:
+                self._pipeline.refuse_early(models[0], deadline_of(context, models[0].default_timeout_ms))
+            except Overloaded:
+                name_model(models[0])
+                raise
 
     def _register(self) -> None:
         config, server = self._config, self._grpc

@@ -141,7 +141,7 @@ def test_a_malformed_message_ends_the_stream_after_the_answers_before_it(
         call = channel.stream_stream(
             "/fovea.v1.ClassificationService/ClassifyStream",
             response_deserializer=pb.ClassifyStreamResponse.FromString,
-        )(iter([message(1).SerializeToString(), message(2).SerializeToString(), b"\xff\xff\xff"]))
+        )(iter([message(1).SerializeToString(), message(2).SerializeToString(), b"\xff\xff\xff"]))  # type: ignore[arg-type] # bytes as they are
         assert [next(call).id, next(call).id] == [1, 2]
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
