@@ -552,3 +552,44 @@ def test_the_highest_version_is_served(tmp_path: Path) -> None:
             request(raw(random_image(1))), timeout=TIMEOUT_S
         )
         assert reply.model.version == "10"
+
+
+def test_a_reply_too_large_to_be_sent_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    write_colors(tmp_path / "models")
+    options = (
+        "--max-message-bytes", "65536", "--max-image-bytes", "60000", "--max-images-per-request", "4000",
+        "--queue-capacity", "8000", "--stream-window-images", "4000",
+    )  # fmt: skip
+    # Two bytes each, and each its own error.
+    many = pb.ClassifyRequest(images=[image_pb2.Image(encoded=b"")] * 4000)
+    with (
+        ServerProcess(tmp_path / "models", tmp_path / "index", *options) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = classification_pb2_grpc.ClassificationServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Classify(many, timeout=TIMEOUT_S)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "65,536" in str(caught.value.details())
+        assert "fewer images" in str(caught.value.details())
+        # On a stream it is that message's own error, and the others are answered.
+        few = request(raw(random_image(1)))
+        messages = [pb.ClassifyStreamRequest(id=i, request=each) for i, each in enumerate((few, many, few))]
+        replies = list(stub.ClassifyStream(iter(messages), timeout=TIMEOUT_S))
+        assert [reply.WhichOneof("outcome") for reply in replies] == ["response", "error", "response"]
+        assert replies[1].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+def test_saturation_is_the_predicted_backlog_over_the_default_timeout(
+    slow: Stub, slow_server: ServerProcess
+) -> None:
+    name = 'fovea_saturation{model="slow"}'
+    assert slow_server.metrics()[name] == 0
+    calls = [slow.Classify.future(request(raw(random_image(i))), timeout=TIMEOUT_S) for i in range(4)]
+    seen = slow_server.metrics()
+    while seen['fovea_queue_depth{model="slow"}'] == 0:
+        seen = slow_server.metrics()
+    assert seen[name] > 0
+    for call in calls:
+        call.result()
+    assert slow_server.metrics()[name] == 0

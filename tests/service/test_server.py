@@ -283,6 +283,11 @@ def test_metrics_count_what_happened(server: ServerProcess) -> None:
     assert grown('fovea_batch_size_sum{model="colors"}') == 3
     assert grown('fovea_inference_seconds_count{model="colors"}') >= 1
     assert after['fovea_queue_depth{model="colors"}'] == 0
+    assert after['fovea_saturation{model="colors"}'] == 0
+    # One request was answered, seconds before its deadline.
+    assert grown('fovea_deadline_slack_seconds_count{model="colors"}') == 1
+    assert grown('fovea_deadline_slack_seconds_bucket{le="0.0",model="colors"}') == 0
+    assert 5 < grown('fovea_deadline_slack_seconds_sum{model="colors"}') <= 10
     info = 'execution_provider="CPUExecutionProvider",model="colors",precision="fp32",version="1"'
     assert after[f"fovea_model_info{{{info}}}"] == 1
     assert after['fovea_model_load_duration_seconds{model="colors"}'] > 0
