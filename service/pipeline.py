@@ -25,6 +25,7 @@ from service.preprocess import Preprocessing, preprocess
 ImageSource = bytes | RawImage
 # The caller's own timer runs out a little before ours: who leaves this close to it wasn't cancelling.
 EXPIRED_WITHIN_S = 0.05
+_READ_ONE_OF = 8
 
 log = structlog.get_logger()
 
@@ -84,10 +85,14 @@ class Pipeline:
         self._decoding_pixels = Budget(config.max_decoding_pixels)
         # On Python 3.11 asking for it makes a system call each time.
         self._loop = asyncio.get_running_loop()
+        self._unread = 0  # requests that would be refused unread
         self._decoding = DecodingStage(config.decode_thread_count)
 
     def refuse_early(self, model: Model, deadline: float) -> None:
         """Refuse a request of which only the deadline is known, if even one image would be refused.
+
+        One of eight is let through to be read all the same: it may be bulk work, which has a share of its
+        own, and only its message says so.
 
         Raises:
             Overloaded.
@@ -95,6 +100,9 @@ class Pipeline:
         try:
             model.admission.check_room(deadline)
         except Overloaded as error:
+            self._unread += 1
+            if self._unread % _READ_ONE_OF == 0:
+                return
             self._count_lost(model, 1, error, deadline)  # at least
             raise
 
