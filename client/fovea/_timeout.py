@@ -15,6 +15,8 @@ def checked(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
+    if isinstance(timeout, str):  # from a setting, say
+        raise ValueError(f"timeout is {timeout!r}; expected a number of seconds")
     if not timeout > 0:  # nan neither
         raise ValueError(f"timeout is {timeout}; expected seconds above 0")
     return None if timeout == math.inf else float(min(timeout, MAX_TIMEOUT_S))

@@ -63,3 +63,8 @@ async def test_what_is_no_time_is_refused(timeout: float) -> None:
     async with AsyncClient("127.0.0.1:1") as other:
         with pytest.raises(ValueError, match=message):
             await other.models(timeout=timeout)
+
+
+def test_a_timeout_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="timeout is '0.25'; expected a number of seconds"):
+        Client(timeout="0.25")  # type: ignore[arg-type] # as a setting that nobody converted
