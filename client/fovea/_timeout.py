@@ -12,12 +12,15 @@ def checked(timeout: float | None) -> float | None:
 
     Raises:
         ValueError: it isn't above 0.
+        TypeError: it is no number.
     """
     if timeout is None:
         return None
-    if isinstance(timeout, str):  # from a setting, say
-        raise ValueError(f"timeout is {timeout!r}; expected a number of seconds")
-    if not timeout > 0:  # nan neither
+    try:
+        positive = timeout > 0  # nan isn't
+    except TypeError:
+        raise TypeError(f"timeout is {timeout!r}; expected a number of seconds") from None
+    if not positive:
         raise ValueError(f"timeout is {timeout}; expected seconds above 0")
     return None if timeout == math.inf else float(min(timeout, MAX_TIMEOUT_S))
 
