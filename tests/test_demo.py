@@ -78,6 +78,8 @@ def test_interrupted_it_ends_quietly_and_leaves_nobody(tmp_path: Path) -> None:
         text=True,
         cwd=Path(__file__).parents[1],
         start_new_session=True,
+        # A shell's background jobs, and so perhaps these tests, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as demo:
         assert demo.stdout is not None
         command = next(line for line in demo.stdout if "$ fovea-train" in line)

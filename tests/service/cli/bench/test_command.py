@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ PERCENTILES = {"p50", "p90", "p99", "p999"}
 
 
 @pytest.fixture(scope="module")
-def collection(server: ServerProcess) -> str:
-    """A collection of the colors model's vectors."""
+def collection(server: ServerProcess) -> Iterator[str]:
+    """A collection of the colors model's vectors; the server is other tests' too."""
     with fovea.Client(server.address) as client:
         client.create_collection("bench", model="colors")
-    return "bench"
+        yield "bench"
+        client.drop_collection("bench")
 
 
 def document(path: Path) -> dict[str, Any]:
@@ -227,11 +229,14 @@ def test_images_need_a_collection_with_a_model(
 ) -> None:
     with fovea.Client(server.address) as client:
         client.create_collection("bench-external", dimension=4)
-    arguments = ("--callers", "1", "--collection", "bench-external", *BRIEF)
-    done = fovea_command("bench", "--method", "search", "--images", "red.png", *arguments)
-    assert done.exit_code == 1
-    assert "use --method search-vectors" in done.stderr
-    assert fovea_command("bench", "--method", "upsert-vectors", *arguments).exit_code == 0
+        try:
+            arguments = ("--callers", "1", "--collection", "bench-external", *BRIEF)
+            done = fovea_command("bench", "--method", "search", "--images", "red.png", *arguments)
+            assert done.exit_code == 1
+            assert "use --method search-vectors" in done.stderr
+            assert fovea_command("bench", "--method", "upsert-vectors", *arguments).exit_code == 0
+        finally:
+            client.drop_collection("bench-external")
 
 
 def test_a_run_in_which_no_call_was_due_says_so(fovea_command: Fovea, pictures: Path) -> None:

@@ -51,6 +51,8 @@ def test_an_interrupt_ends_it_without_a_traceback(order: dict[str, Any]) -> None
     process = subprocess.Popen(
         [sys.executable, "-m", "service.cli.bench.floor"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background jobs, and so perhaps these tests, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
