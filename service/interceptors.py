@@ -72,6 +72,16 @@ def clip(message: str) -> str:
     return content[:_MAX_MESSAGE_BYTES].decode(errors="ignore") + "…"
 
 
+def deadline_in(timeout_s: float | None, default_timeout_s: float) -> float:
+    """Loop time so many seconds from now; both kinds of loop take theirs from this clock.
+
+    Args:
+        timeout_s: the caller's, or None, as gRPC gives it where there is none whatever its stub says.
+        default_timeout_s: taken then.
+    """
+    return time.monotonic() + (default_timeout_s if timeout_s is None else timeout_s)
+
+
 @dataclass
 class Call:
     """The call under way.
@@ -158,7 +168,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             place = request = None
             try:
                 self._refuse_early(method, context)
-                place = self._arrivals.enter() or await self._arrivals.wait(self._deadline(context))
+                place = self._arrivals.enter() or await self._arrivals.wait(
+                    deadline_in(context.time_remaining(), self._default_timeout_s)
+                )
                 size_bytes, request = await self._read(context)
                 self._arrivals.arrived(place, size_bytes)
                 response = await behavior(checked(request), context)
@@ -175,10 +187,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.time_call(method, call.model, time.perf_counter() - started)
 
         return handle
-
-    def _deadline(self, context: "grpc.aio.ServicerContext[Any, Any]") -> float:
-        remaining: float | None = context.time_remaining()
-        return time.monotonic() + (self._default_timeout_s if remaining is None else remaining)
 
     async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> tuple[int, Any]:
         """The one message and its size in bytes; EOF counts as 0 bytes."""

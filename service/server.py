@@ -31,7 +31,7 @@ from service.config import Config
 from service.errors import ConfigError, Overloaded
 from service.gallery import Gallery
 from service.health import Health
-from service.interceptors import RequestInterceptor, status_of
+from service.interceptors import RequestInterceptor, deadline_in, status_of
 from service.loop_lag import watch_loop_lag
 from service.metrics import Metrics, MetricsServer
 from service.pipeline import Pipeline
@@ -39,7 +39,7 @@ from service.repository import ModelRepository
 from service.retrieval.embedded import EmbeddedIndex
 from service.servicers.classification import ClassificationServicer
 from service.servicers.embedding import EmbeddingServicer
-from service.servicers.messages import deadline_of, name_model
+from service.servicers.messages import name_model
 from service.servicers.models import ModelServicer
 from service.servicers.retrieval import RetrievalServicer
 
@@ -169,7 +169,9 @@ class Server:
         models = self._repository.models
         if method in _INFERENCE_METHODS and len(models) == len(self._repository.names) == 1:
             try:
-                self._pipeline.refuse_early(models[0], deadline_of(context, models[0].default_timeout_ms))
+                self._pipeline.refuse_early(
+                    models[0], deadline_in(context.time_remaining(), models[0].default_timeout_ms / 1000)
+                )
             except Overloaded:
                 name_model(models[0])
                 raise

@@ -11,12 +11,12 @@ from fovea.v1 import classification_pb2_grpc, status_pb2
 
 from service.config import Config
 from service.errors import RequestError
+from service.interceptors import deadline_in
 from service.model import Model, Prediction
 from service.pipeline import InferenceRequest, Pipeline
 from service.repository import ModelRepository
 from service.retrieval.replies import check_reply_size
 from service.servicers.messages import (
-    deadline_in,
     image_sources,
     name_model,
     priority_of,
@@ -66,7 +66,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         return InferenceRequest(
             model,
             image_sources(request.images, self._config),
-            deadline_in(timeout_s, model),
+            deadline_in(timeout_s, model.default_timeout_ms / 1000),
             request.top_k or _DEFAULT_TOP_K,
             priority_of(request),
         )

@@ -11,12 +11,12 @@ from fovea.v1 import embedding_pb2_grpc, status_pb2
 
 from service.config import Config
 from service.errors import RequestError
+from service.interceptors import deadline_in
 from service.model import Model, Prediction
 from service.pipeline import InferenceRequest, Pipeline
 from service.repository import ModelRepository
 from service.retrieval.replies import check_reply_size
 from service.servicers.messages import (
-    deadline_in,
     image_sources,
     name_model,
     priority_of,
@@ -59,7 +59,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         model = self._repository.get(request.model, request.version)
         name_model(model)
         images = image_sources(request.images, self._config)
-        deadline = deadline_in(timeout_s, model)
+        deadline = deadline_in(timeout_s, model.default_timeout_ms / 1000)
         return InferenceRequest(model, images, deadline, priority=priority_of(request))
 
     def _understand_message(

@@ -1,9 +1,7 @@
 """Proto ↔ plain values, for what several servicers share."""
 
-import time
 from collections.abc import Sequence, Sized
 
-import grpc.aio
 from fovea.v1 import (
     classification_pb2,
     embedding_pb2,
@@ -84,15 +82,3 @@ def priority_of(request: classification_pb2.ClassifyRequest | embedding_pb2.Embe
     except KeyError:
         names = ", ".join(priority_pb2.Priority.keys()[1:])
         raise InvalidRequest(f"priority is {request.priority}; expected one of {names}") from None
-
-
-def deadline_of(context: "grpc.aio.ServicerContext[object, object]", default_timeout_ms: float) -> float:
-    """The call's deadline as loop time: the caller's, or the default."""
-    # Its stub says float; without a deadline it is None.
-    remaining_s: float | None = context.time_remaining()
-    return time.monotonic() + (default_timeout_ms / 1000 if remaining_s is None else remaining_s)
-
-
-def deadline_in(timeout_s: float | None, model: Model) -> float:
-    """Loop time so many seconds from now, or by the model's default. Loops take theirs from this clock."""
-    return time.monotonic() + (model.default_timeout_ms / 1000 if timeout_s is None else timeout_s)

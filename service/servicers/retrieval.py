@@ -11,11 +11,12 @@ from fovea.v1 import retrieval_pb2 as pb
 from service.config import Config
 from service.errors import InvalidRequest, RequestError, shorten
 from service.gallery import Gallery, NewItem, Query, StoredItem
+from service.interceptors import deadline_in
 from service.model import Model
 from service.retrieval.checks import MAX_ID_BYTES
 from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Metric, Neighbor
 from service.retrieval.replies import check_reply_size
-from service.servicers.messages import check_count, deadline_of, image_source, name_model, status
+from service.servicers.messages import check_count, image_source, name_model, status
 
 _DEFAULT_TOP_K = 10
 _METRICS = {
@@ -33,13 +34,16 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     def __init__(self, gallery: Gallery, config: Config) -> None:
         self._gallery, self._config = gallery, config
-        self._timeout_ms = config.default_timeout_ms
+        self._timeout_s = config.default_timeout_ms / 1000
+
+    def _deadline(self, context: _Context) -> float:
+        return deadline_in(context.time_remaining(), self._timeout_s)
 
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: _Context
     ) -> pb.CreateCollectionResponse:
         """Make an empty collection."""
-        deadline = deadline_of(context, self._timeout_ms)
+        deadline = self._deadline(context)
         if request.metric not in _METRICS:
             names = ", ".join(pb.Metric.keys()[1:])
             raise InvalidRequest(f"metric is {request.metric}; expected one of {names}")
@@ -58,21 +62,21 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self, request: pb.GetCollectionRequest, context: _Context
     ) -> pb.GetCollectionResponse:
         """Describe one."""
-        info = await self._gallery.describe(request.collection, deadline_of(context, self._timeout_ms))
+        info = await self._gallery.describe(request.collection, self._deadline(context))
         return pb.GetCollectionResponse(collection=self._collection(info))
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: _Context
     ) -> pb.ListCollectionsResponse:
         """Describe all."""
-        infos = await self._gallery.list_collections(deadline_of(context, self._timeout_ms))
+        infos = await self._gallery.list_collections(self._deadline(context))
         return pb.ListCollectionsResponse(collections=[self._collection(info) for info in infos])
 
     async def DropCollection(
         self, request: pb.DropCollectionRequest, context: _Context
     ) -> pb.DropCollectionResponse:
         """Remove one and all that is in it."""
-        await self._gallery.drop(request.collection, deadline_of(context, self._timeout_ms))
+        await self._gallery.drop(request.collection, self._deadline(context))
         return pb.DropCollectionResponse()
 
     async def Upsert(self, request: pb.UpsertRequest, context: _Context) -> pb.UpsertResponse:
@@ -82,7 +86,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             request.collection,
             [_new_item(item) for item in request.items],
             request.fingerprint,
-            deadline_of(context, self._timeout_ms),
+            self._deadline(context),
         )
         results = [
             # An id too long to be stored isn't sent back whole.
@@ -93,7 +97,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Delete(self, request: pb.DeleteRequest, context: _Context) -> pb.DeleteResponse:
         """Remove items by id."""
-        deadline = deadline_of(context, self._timeout_ms)
+        deadline = self._deadline(context)
         check_count("ids", request.ids, self._config)
         return pb.DeleteResponse(
             deleted=await self._gallery.delete(request.collection, list(request.ids), deadline)
@@ -101,7 +105,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Get(self, request: pb.GetRequest, context: _Context) -> pb.GetResponse:
         """Read items by id."""
-        deadline = deadline_of(context, self._timeout_ms)
+        deadline = self._deadline(context)
         check_count("ids", request.ids, self._config)
         items = await self._gallery.get(
             request.collection, list(request.ids), deadline, include_vectors=request.include_vectors
@@ -121,7 +125,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Count(self, request: pb.CountRequest, context: _Context) -> pb.CountResponse:
         """How many items there are."""
-        deadline = deadline_of(context, self._timeout_ms)
+        deadline = self._deadline(context)
         return pb.CountResponse(count=await self._gallery.count(request.collection, deadline))
 
     async def Search(self, request: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
@@ -132,7 +136,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             [_query(query) for query in request.queries],
             request.top_k or _DEFAULT_TOP_K,
             request.fingerprint,
-            deadline_of(context, self._timeout_ms),
+            self._deadline(context),
         )
         response = pb.SearchResponse(results=[_result(answer) for answer in answers], model=_model(model))
         # Exact: the gallery's own check, before any of this is made, goes by what is stored.
