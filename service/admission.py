@@ -1,8 +1,8 @@
 """The door of a model: how much may be in at a time, and who would be answered too late.
 
 A unary request is let in whole or refused at once, before any work is paid for: even its images aren't
-looked at. A message of a stream waits for its turn instead. What was let in counts until the request
-ends: decoding, waiting, running.
+looked at. A message of a stream waits for its turn instead. What was let in counts until its work is
+done: decoding, waiting, running.
 """
 
 import asyncio
@@ -32,10 +32,6 @@ class Load(NamedTuple):
         """Whether it is no more than `room`, in both."""
         return self.images <= room.images and self.size_bytes <= room.size_bytes
 
-    def less(self, other: "Load") -> "Load":
-        """What is left of it beside `other`."""
-        return Load(self.images - other.images, self.size_bytes - other.size_bytes)
-
     def half(self) -> "Load":
         """Half of it, rounded down."""
         return Load(self.images // 2, self.size_bytes // 2)
@@ -48,7 +44,7 @@ _SMALLEST = Load(1, 1)
 
 
 class Permit:
-    """A request that is in; its holder calls `release` once, when the request ends."""
+    """A request that is in; its holder calls `release` once, when its work is done or given up."""
 
     __slots__ = ("_admission", "deadline", "load", "patient", "priority")
 
@@ -200,20 +196,17 @@ class Admission:
         left_s = deadline - time.monotonic()
         if (late_s := self._forecast.wait_s(self.images, images) - left_s) <= 0:
             return late_s  # even if all that is in went first
-        ahead = sum(
+        before = sum(permit.load.images for permit in self._permits if permit.priority < priority)
+        equals = sum(
             permit.load.images
             for permit in self._permits
-            if permit.priority < priority or (permit.priority is priority and permit.deadline <= deadline)
+            if permit.priority is priority and permit.deadline <= deadline
         )
+        ahead = before + equals
         wait_s = self._forecast.wait_s(ahead, images)
         if priority is Priority.BULK:
-            bulk_ahead = sum(
-                permit.load.images
-                for permit in self._permits
-                if permit.priority is priority and permit.deadline <= deadline
-            )
             # Whatever goes first, bulk work advances with its share.
-            places = round((bulk_ahead + images) / BULK_SHARE)
+            places = round((equals + images) / BULK_SHARE)
             wait_s = min(wait_s, self._forecast.wait_s(places - images, images))
         elif ahead < self.images:
             wait_s /= 1 - BULK_SHARE

@@ -26,10 +26,10 @@ class _Job(NamedTuple):
 class DecodingStage:
     """Feeds a pool of threads in the order of `EntryQueue`. All methods belong to one event loop."""
 
-    def __init__(self, threads: int, name: str = "decode") -> None:
+    def __init__(self, threads: int) -> None:
         """Start the threads. The doors bound what is in; here at most the lookahead waits in the pool."""
         self._most_running = threads + _LOOKAHEAD
-        self._pool = WorkerPool(name, threads, self._most_running, NICENESS)
+        self._pool = WorkerPool("decode", threads, self._most_running, NICENESS)
         self._queue = EntryQueue()
         self._running = 0
 
