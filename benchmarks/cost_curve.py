@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import cores, describe
-from benchmarks.pinned import pinned_server
 
 BAR = 0.9
 _MOST_CALLERS_POWER = 10
@@ -36,10 +35,8 @@ class Point:
 
 def main() -> None:
     """Measure, print, draw, exit by the bar."""
-    parser = resnet50.options(__doc__)
+    parser = resnet50.options(__doc__, engine=True)
     parser.add_argument("--point-s", type=float, default=5.0)
-    parser.add_argument("--execution-provider", default="openvino")
-    parser.add_argument("--precision", default="int8")
     parser.add_argument("--plot", type=Path, default=PLOT)
     options = parser.parse_args()
     package, photos = resnet50.find(options)
@@ -64,10 +61,7 @@ def main() -> None:
             )
         return points
 
-    with pinned_server(
-        package.repository, "--model", package.model, "--execution-provider", options.execution_provider,
-        "--precision", options.precision, core=server_core,
-    ) as server:  # fmt: skip
+    with resnet50.served(package, options.execution_provider, options.precision, core=server_core) as server:
         os.sched_setaffinity(0, {client_core})
         points = loads.run(measure())
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import describe
-from benchmarks.pinned import PinnedProcess, pinned_server
+from benchmarks.pinned import PinnedProcess
 from service.cli.bench.floor_process import FloorProcess, FloorRound, running_floor
 from service.cli.bench.payload import Size
 from service.cli.bench.recorder import Recording
@@ -115,9 +115,8 @@ def _measure(
         async with running_floor(setup) as floor:
             return [await _point(server, floor, photos, raw, images, seconds) for images in BATCH_SIZES]
 
-    with pinned_server(
-        package.repository, "--model", package.model, "--execution-provider", engine, "--precision",
-        options.precision, "--max-batch-size", str(max(BATCH_SIZES)), *_SERVER_LIMITS,
+    with resnet50.served(
+        package, engine, options.precision, "--max-batch-size", str(max(BATCH_SIZES)), *_SERVER_LIMITS,
         core=",".join(map(str, cores)), start_timeout_s=_START_TIMEOUT_S,
     ) as server:  # fmt: skip
         return loads.run(rounds(server))

@@ -12,7 +12,6 @@ import statistics
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import cores, describe
-from benchmarks.pinned import pinned_server
 from service.cli.bench.floor_process import running_floor
 from service.cli.bench.recorder import Latencies, Recording, merged
 
@@ -21,11 +20,9 @@ BAR = 1.1
 
 def main() -> None:
     """Measure, print, exit by the bar."""
-    parser = resnet50.options(__doc__)
+    parser = resnet50.options(__doc__, engine=True)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--round-s", type=float, default=4.0)
-    parser.add_argument("--execution-provider", default="openvino")
-    parser.add_argument("--precision", default="int8")
     options = parser.parse_args()
     rounds, seconds = (2, 1.0) if options.quick else (options.rounds, options.round_s)
     package, photos = resnet50.find(options)
@@ -49,10 +46,7 @@ def main() -> None:
                 )
             return pairs
 
-    with pinned_server(
-        package.repository, "--model", package.model, "--execution-provider", options.execution_provider,
-        "--precision", options.precision, core=server_core,
-    ) as server:  # fmt: skip
+    with resnet50.served(package, options.execution_provider, options.precision, core=server_core) as server:
         os.sched_setaffinity(0, {client_core})
         pairs = loads.run(measure())
 

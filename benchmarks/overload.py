@@ -24,7 +24,7 @@ from matplotlib.figure import Figure as Drawing
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import cores, describe
-from benchmarks.pinned import PinnedProcess, pinned_server
+from benchmarks.pinned import PinnedProcess
 from service.cli.bench.floor_process import FloorSetup, running_floor
 from service.cli.bench.recorder import KINDS, Latencies, Recording, merged
 from service.cli.bench.result import MAX_SEND_LAG_MS
@@ -71,11 +71,9 @@ Found = dict[tuple[float, bool], Steps]
 
 def main() -> None:
     """Measure, print, draw, exit by the bars."""
-    parser = resnet50.options(__doc__)
+    parser = resnet50.options(__doc__, engine=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--step-s", type=float, default=10.0)
-    parser.add_argument("--execution-provider", default="openvino")
-    parser.add_argument("--precision", default="int8")
     parser.add_argument("--plot", type=Path, default=PLOT)
     options = parser.parse_args()
     rounds, seconds = (1, 2.0) if options.quick else (options.rounds, options.step_s)
@@ -105,10 +103,9 @@ def main() -> None:
             _print_step(share, never_cancel, steps)
         return capacity, found
 
-    with pinned_server(
-        package.repository, "--model", package.model, "--execution-provider", engine[0], "--precision",
-        engine[1], "--default-timeout-ms", str(deadline_ms), core=server_core,
-    ) as server:  # fmt: skip
+    with resnet50.served(
+        package, *engine, "--default-timeout-ms", str(deadline_ms), core=server_core
+    ) as server:
         os.sched_setaffinity(0, {client_core})
         capacity, found = loads.run(measure())
 

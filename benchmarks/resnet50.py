@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.large_photos import photo_files
+from benchmarks.pinned import PinnedProcess, pinned_server
 
 WORK = Path(__file__).resolve().parent / "work"
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
@@ -72,8 +74,8 @@ class Package:
         return f"{self.folder.parent.name} version {self.folder.name}, {weights}; {'; '.join(variants)}"
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """The options that all benchmarks of ResNet-50 have."""
+def options(description: str | None, *, engine: bool = False) -> argparse.ArgumentParser:
+    """The options that all benchmarks of ResNet-50 have; with `engine`, what runs it is one too."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,7 +89,20 @@ def options(description: str | None) -> argparse.ArgumentParser:
         "benchmarks/work/, else random weights)",
     )
     parser.add_argument("--quick", action="store_true", help="a smoke run: too short for a figure")
+    if engine:
+        parser.add_argument("--execution-provider", default="openvino")
+        parser.add_argument("--precision", default="int8")
     return parser
+
+
+def served(
+    package: Package, execution_provider: str, precision: str, *options: str, core: int | str, **more: float
+) -> AbstractContextManager[PinnedProcess]:
+    """A server of the package alone; `options` and `more` as `pinned_server` takes them."""
+    return pinned_server(
+        package.repository, "--model", package.model, "--execution-provider", execution_provider,
+        "--precision", precision, *options, core=core, **more,
+    )  # fmt: skip
 
 
 def find(chosen: argparse.Namespace) -> tuple[Package, list[Path]]:

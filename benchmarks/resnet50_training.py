@@ -163,7 +163,7 @@ def _fresh(classes: int) -> Classifier:
             # Each block starts as the identity (Goyal et al. 2017, arXiv:1706.02677): it learns sooner.
             nn.init.zeros_(module.bn3.weight)
     # PyTorch's types know no memory_format here.
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return] # not in torch's stub
 
 
 def _run(

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import cores, describe
-from benchmarks.pinned import PinnedProcess, pinned_server
+from benchmarks.pinned import PinnedProcess
 from service.cli.bench.floor_process import running_floor
 from service.cli.bench.workload import Workload
 
@@ -71,10 +71,7 @@ def main() -> None:
     with ExitStack() as stack:
         servers = {
             engine: stack.enter_context(
-                pinned_server(
-                    package.repository, "--model", package.model, "--execution-provider", engine[0],
-                    "--precision", engine[1], "--max-batch-size", str(BATCH_SIZE), core=server_core,
-                )
+                resnet50.served(package, *engine, "--max-batch-size", str(BATCH_SIZE), core=server_core)
             )
             for engine in _ENGINES
         }  # fmt: skip

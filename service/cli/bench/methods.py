@@ -16,6 +16,7 @@ from fovea.v1 import (
     retrieval_pb2,
     status_pb2,
 )
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from service.cli.bench.payload import Payload, RawPixels
@@ -84,7 +85,7 @@ class Method:
         streams: whether messages go over long-lived bidirectional streams.
         carries: "pictures", "vectors", "ids" or "" (nothing to repeat).
         in_collection: whether it needs a collection.
-        message: makes one serialised message; of a stream, without the fields of `stream_fields`.
+        make: makes one message; of a stream, without the fields of `stream_fields`.
         read: a reply's bytes and how many results it should have → how the call ended.
     """
 
@@ -92,9 +93,13 @@ class Method:
     path: str
     carries: str
     in_collection: bool
-    message: Callable[[Fields, Content], bytes]
+    make: Callable[[Fields, Content], Message]
     read: Callable[[bytes, int], Reply]
     streams: bool = False
+
+    def message(self, fields: Fields, content: Content) -> bytes:
+        """One message as it is on the wire."""
+        return self.make(fields, content).SerializeToString()
 
 
 def stream_fields(number: int, timeout_ms: int) -> bytes:
@@ -237,83 +242,83 @@ METHODS: dict[str, Method] = {
     for method in (
         Method(
             "classify", _CLASSIFICATION + "Classify", "pictures", False,
-            lambda fields, content: _classify(fields, content).SerializeToString(),
+            _classify,
             _read_results(classification_pb2.ClassifyResponse),
         ),
         Method(
             "classify-stream", _CLASSIFICATION + "ClassifyStream", "pictures", False,
             lambda fields, content: classification_pb2.ClassifyStreamRequest(
                 request=_classify(fields, content)
-            ).SerializeToString(),
+            ),
             _read_stream(classification_pb2.ClassifyStreamResponse), streams=True,
         ),
         Method(
             "embed", _EMBEDDING + "Embed", "pictures", False,
-            lambda fields, content: _embed(fields, content).SerializeToString(),
+            _embed,
             _read_results(embedding_pb2.EmbedResponse),
         ),
         Method(
             "embed-stream", _EMBEDDING + "EmbedStream", "pictures", False,
             lambda fields, content: embedding_pb2.EmbedStreamRequest(
                 request=_embed(fields, content)
-            ).SerializeToString(),
+            ),
             _read_stream(embedding_pb2.EmbedStreamResponse), streams=True,
         ),
         Method(
             "search", _RETRIEVAL + "Search", "pictures", True,
-            lambda fields, content: _search(fields, content).SerializeToString(), _read_search,
+            _search, _read_search,
         ),
         Method(
             "search-vectors", _RETRIEVAL + "Search", "vectors", True,
-            lambda fields, content: _search(fields, content).SerializeToString(), _read_search,
+            _search, _read_search,
         ),
         Method(
             "upsert", _RETRIEVAL + "Upsert", "pictures", True,
-            lambda fields, content: _upsert(fields, content).SerializeToString(), _read_upsert,
+            _upsert, _read_upsert,
         ),
         Method(
             "upsert-vectors", _RETRIEVAL + "Upsert", "vectors", True,
-            lambda fields, content: _upsert(fields, content).SerializeToString(), _read_upsert,
+            _upsert, _read_upsert,
         ),
         Method(
             "get", _RETRIEVAL + "Get", "ids", True,
             lambda fields, content: retrieval_pb2.GetRequest(
                 collection=fields.collection, ids=content.ids
-            ).SerializeToString(),
+            ),
             _read_any,
         ),
         Method(
             "delete", _RETRIEVAL + "Delete", "ids", True,
             lambda fields, content: retrieval_pb2.DeleteRequest(
                 collection=fields.collection, ids=content.ids
-            ).SerializeToString(),
+            ),
             _read_any,
         ),
         Method(
             "count", _RETRIEVAL + "Count", "", True,
-            lambda fields, _: retrieval_pb2.CountRequest(collection=fields.collection).SerializeToString(),
+            lambda fields, _: retrieval_pb2.CountRequest(collection=fields.collection),
             _read_any,
         ),
         Method(
             "get-collection", _RETRIEVAL + "GetCollection", "", True,
             lambda fields, _: retrieval_pb2.GetCollectionRequest(
                 collection=fields.collection
-            ).SerializeToString(),
+            ),
             _read_any,
         ),
         Method(
             "list-collections", _RETRIEVAL + "ListCollections", "", False,
-            lambda _, __: retrieval_pb2.ListCollectionsRequest().SerializeToString(), _read_any,
+            lambda _, __: retrieval_pb2.ListCollectionsRequest(), _read_any,
         ),
         Method(
             "list-models", _MODELS + "ListModels", "", False,
-            lambda _, __: models_pb2.ListModelsRequest().SerializeToString(), _read_any,
+            lambda _, __: models_pb2.ListModelsRequest(), _read_any,
         ),
         Method(
             "get-model", _MODELS + "GetModel", "", False,
             lambda fields, _: models_pb2.GetModelRequest(
                 model=fields.model, version=fields.version
-            ).SerializeToString(),
+            ),
             _read_any,
         ),
     )
