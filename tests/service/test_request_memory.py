@@ -129,7 +129,7 @@ async def test_one_that_crashes_the_decoder_does_not() -> None:
         raise MemoryError
 
     group: Group[Any] = Group(1, time.monotonic() + SECONDS)
-    stage.put(Entry(group, 0), lambda image=data: crash(image), lambda *_: None)  # type: ignore[misc]
+    stage.put(Entry(group, 0), lambda image=data: crash(image), lambda *_: None)  # type: ignore[misc] # a bound default
     assert isinstance((await group.wait())[0], InferenceFailed)
     await until_let_go(data, before)
     assert stage.close(SECONDS)
