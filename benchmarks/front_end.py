@@ -102,7 +102,13 @@ def _unary(server: PinnedProcess, name: str, body: bytes, seconds: float) -> Cal
 def _stream(server: PinnedProcess, name: str, body: bytes, seconds: float) -> Callable[[], Rate]:
     method = echo_server.method(name)
     return lambda: raw_load.stream(
-        server, method, body, len(body), streams=STREAMS, outstanding=OUTSTANDING, seconds=seconds
+        server,
+        method,
+        body,
+        raw_load.one_of(len(body)),
+        streams=STREAMS,
+        outstanding=OUTSTANDING,
+        seconds=seconds,
     )
 
 

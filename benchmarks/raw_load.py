@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,30 @@ class Rate:
         return self.busy < _BUSY
 
 
+# How many answers a reply holds.
+Answers = Callable[[bytes], int]
+
+
+def one_of(reply_bytes: int) -> Answers:
+    """One answer, as long as it should be: an error is short."""
+
+    def answers(reply: bytes) -> int:
+        if len(reply) != reply_bytes:
+            raise SystemExit(f"an answer has {len(reply)} bytes; expected {reply_bytes}: {reply[:300]!r}")
+        return 1
+
+    return answers
+
+
 class _Counter:
-    """Counts answers, and stops at the first that isn't as long as it should be: an error is short."""
+    def __init__(self, answers_in: Answers) -> None:
+        self.answers, self.stopped, self._answers_in = 0, False, answers_in
 
-    def __init__(self, reply_bytes: int) -> None:
-        self.answers, self.stopped, self._reply_bytes = 0, False, reply_bytes
-
-    def add(self, reply: bytes) -> None:
-        if len(reply) != self._reply_bytes:
-            raise SystemExit(
-                f"an answer has {len(reply)} bytes; expected {self._reply_bytes}: {reply[:300]!r}"
-            )
-        self.answers += 1
+    def add(self, reply: bytes) -> int:
+        """How many answers came with it."""
+        answers = self._answers_in(reply)
+        self.answers += answers
+        return answers
 
 
 def unary(
@@ -60,14 +72,14 @@ def unary(
         while not counter.stopped:
             counter.add(await call(body))
 
-    return _measure(server, work, reply_bytes, workers=callers, connections=4, seconds=seconds)
+    return _measure(server, work, one_of(reply_bytes), workers=callers, connections=4, seconds=seconds)
 
 
 def stream(
     server: PinnedProcess,
     method: str,
     body: bytes,
-    reply_bytes: int,
+    answers_in: Answers,
     *,
     streams: int,
     outstanding: int,
@@ -87,11 +99,11 @@ def stream(
 
         sending = asyncio.create_task(send())
         while (reply := await call.read()) is not grpc.aio.EOF:
-            counter.add(reply)
-            room.release()
+            for _ in range(counter.add(reply)):
+                room.release()
         await sending
 
-    return _measure(server, work, reply_bytes, workers=streams, connections=streams, seconds=seconds)
+    return _measure(server, work, answers_in, workers=streams, connections=streams, seconds=seconds)
 
 
 def one_call(address: str, method: str, body: bytes) -> bytes:
@@ -120,10 +132,10 @@ def channel_options(number: int) -> list[tuple[str, int]]:
 
 
 def _measure(
-    server: PinnedProcess, work: Any, reply_bytes: int, *, workers: int, connections: int, seconds: float
+    server: PinnedProcess, work: Any, answers_in: Answers, *, workers: int, connections: int, seconds: float
 ) -> Rate:
     async def main() -> Rate:
-        counter = _Counter(reply_bytes)
+        counter = _Counter(answers_in)
         channels = [
             grpc.aio.insecure_channel(server.address, options=channel_options(number))
             for number in range(connections)

@@ -44,7 +44,10 @@ def main() -> None:
     options, server_options = parser.parse_known_args()
     server_core, client_core = cores()
     one, many = _request(1), _request(BATCH)
-    message = pb.ClassifyStreamRequest(id=1, request=one).SerializeToString()
+    messages = {
+        combine: pb.ClassifyStreamRequest(id=1, request=one, combine_replies=combine).SerializeToString()
+        for combine in (True, False)
+    }
     single, batch = one.SerializeToString(), many.SerializeToString()
     seconds: float = options.round_s
 
@@ -65,9 +68,10 @@ def main() -> None:
                 for body, images in ((single, 1), (batch, BATCH))
             }
             reply = pb.ClassifyStreamResponse.FromString(
-                raw_load.one_message(server.address, _STREAM, message)
+                raw_load.one_message(server.address, _STREAM, messages[True])
             )
             _checked(reply.response.SerializeToString(), 1)
+            answers_in = _combined(reply)
             echo_method = echo_server.method("Unary")
             ways: dict[str, Callable[[], Rate]] = {
                 "echo": lambda: raw_load.unary(
@@ -83,7 +87,11 @@ def main() -> None:
                     server, _UNARY, batch, sizes[batch], callers=BATCH_CALLERS, seconds=seconds
                 ),
                 "stream messages": lambda: raw_load.stream(
-                    server, _STREAM, message, reply.ByteSize(),
+                    server, _STREAM, messages[True], answers_in,
+                    streams=STREAMS, outstanding=OUTSTANDING, seconds=seconds,
+                ),
+                "answered one by one": lambda: raw_load.stream(
+                    server, _STREAM, messages[False], raw_load.one_of(reply.ByteSize()),
                     streams=STREAMS, outstanding=OUTSTANDING, seconds=seconds,
                 ),
             }  # fmt: skip
@@ -100,6 +108,7 @@ def main() -> None:
         f"{CALLERS} callers (unary), {BATCH_CALLERS} callers (64-image messages), {STREAMS} streams of "
         f"{OUTSTANDING} unanswered messages; {describe()}"
     )
+    print(f"figure: serve_tiny_stream_one_by_one_per_s {medians['answered one by one']:.0f}")
     print(f"figure: serve_tiny_unary_per_s {medians['unary']:.0f}")
     conclude(
         Figure("serve_tiny_unary_ratio", ratio, UNARY_RATIO_BAR),
@@ -120,6 +129,19 @@ def _checked(reply: bytes, images: int) -> int:
     if len(results) != images or any(len(result.classification.classes) != 5 for result in results):
         raise SystemExit(f"expected {images} results of 5 classes: {results}")
     return len(reply)
+
+
+def _combined(answer: pb.ClassifyStreamResponse) -> raw_load.Answers:
+    """Replies of any number of answers like that one, each checked by its size."""
+    size = answer.ByteSize()
+
+    def answers(reply: bytes) -> int:
+        following = pb.ClassifyStreamResponse.FromString(reply).following
+        if any(each.ByteSize() != size for each in following):
+            raise SystemExit(f"answers of other sizes than {size} bytes: {following}")
+        return 1 + len(following)
+
+    return answers
 
 
 def _round(number: int, ways: dict[str, Callable[[], Rate]]) -> dict[str, Rate]:

@@ -16,6 +16,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from service.entry_queue import EntryQueue
@@ -71,7 +73,7 @@ class DynamicBatcher(Generic[In, Out]):
         batch_sizes: Sequence[int],
         latency: LatencyTable,
         max_queue_delay_ms: float,
-        on_wait: Callable[[float], None] = lambda _: None,
+        on_wait: Callable[[float, int], None] = lambda *_: None,
         on_run: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
         """Make a batcher; `start` sets it to work.
@@ -84,7 +86,7 @@ class DynamicBatcher(Generic[In, Out]):
                 them costs as much as the larger.
             latency: L(b), which the batcher asks and keeps up to date.
             max_queue_delay_ms: how long the first entry waits for others at most.
-            on_wait: is told how long each entry waited for its run, in seconds.
+            on_wait: is told how long so many entries waited for their run, in seconds.
             on_run: is told how many entries a run ends, and when (loop time), before their groups are.
         """
         self._runs, self._sizes, self._latency = runs, list(batch_sizes), latency
@@ -131,7 +133,7 @@ class DynamicBatcher(Generic[In, Out]):
                 continue
             entry.arrived = now
             if self._open and not self._queue and any(self._join(batch, entry, now) for batch in self._open):
-                self._on_wait(0.0)
+                self._on_wait(0.0, 1)
             else:
                 self._queue.push(entry)
         self._wake(len(entries))
@@ -261,8 +263,8 @@ class DynamicBatcher(Generic[In, Out]):
         return batch
 
     async def _run_batch(self, run: Run[In, Out], entries: list[Entry], started: float) -> None:
-        for entry in entries:
-            self._on_wait(started - entry.arrived)
+        for arrived, together in groupby(entries, _arrived):
+            self._on_wait(started - arrived, len(list(together)))
         batch = _Batch(entries)
         self._open.add(batch)
         try:
@@ -281,6 +283,9 @@ class DynamicBatcher(Generic[In, Out]):
             self._on_run(len(batch.entries), time.monotonic())
         for entry, result in zip(batch.entries, results, strict=True):
             entry.group.set(entry.index, result)
+
+
+_arrived = attrgetter("arrived")
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:

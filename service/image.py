@@ -240,7 +240,7 @@ def from_raw(raw: RawImage, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.
             f"the raw image has {len(raw.data):,} bytes; expected height × width × 3 = "
             f"{raw.height} × {raw.width} × 3 = {expected:,}"
         )
-    return np.frombuffer(raw.data, np.uint8).reshape(raw.height, raw.width, 3)
+    return np.ndarray((raw.height, raw.width, 3), np.uint8, raw.data)
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:

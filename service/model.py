@@ -99,6 +99,8 @@ class Model:
             manifest.interpolation,
             manifest.jpeg_scaled_decode,
         )
+        crop = (manifest.input_height, manifest.input_width)
+        self._as_is_size = crop if min(crop) == manifest.resize_short_side else None
         self.execution_provider = session.execution_provider
         self.precision = session.precision
         self.fingerprint = manifest.fingerprint(session.precision)
@@ -119,7 +121,7 @@ class Model:
             batch_sizes=session.batch_sizes,
             latency=latency,
             max_queue_delay_ms=settings.max_queue_delay_ms,
-            on_wait=self.metrics.queue.observe,
+            on_wait=self.metrics.queue.observe_many,
             on_run=lambda images, now: forecast.ran(images, now, self.admission.images - images),
         )
         self.load_s = time.perf_counter() - started
@@ -130,10 +132,7 @@ class Model:
 
     def takes_as_is(self, height: int, width: int) -> bool:
         """Whether pixels of that size are the model's input already: preprocessing keeps every one."""
-        spec = self.preprocessing
-        return (height, width) == (spec.crop_height, spec.crop_width) and min(
-            height, width
-        ) == spec.resize_short_side
+        return (height, width) == self._as_is_size
 
     def _runner(
         self, session: ModelSession, thread: WorkerPool

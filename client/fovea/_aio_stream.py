@@ -87,6 +87,14 @@ class _Feed:
 _WRITE_AFTER_THE_END = "Internal error from Core"
 
 
+async def _answers(call: Any) -> AsyncGenerator[Any, None]:
+    """One of each message, also where the server has put several in a reply."""
+    while (reply := await call.read()) is not grpc.aio.EOF:
+        yield reply
+        for following in reply.following:
+            yield following
+
+
 async def stream(
     method: Any,
     metadata: Any,
@@ -97,24 +105,25 @@ async def stream(
 ) -> AsyncGenerator[Result | FoveaError, None]:
     """As `fovea._stream.stream`; `images` may be an async iterable too."""
     call = method(metadata=metadata)
+    answers = _answers(call)
     feed = _Feed(call, operation, window, timeout_ms)
     sending = asyncio.create_task(feed.run(images))
     try:
         call.add_done_callback(feed.call_done)
         while (entry := await feed.sent.get()) is not _Mark.END:
             if entry is _Mark.CALL_DONE:
-                await call.read()  # raises why, if it failed
+                await anext(answers, None)  # raises why, if it failed
                 raise Unavailable(ENDED_EARLY)
             number, batch = entry
-            reply = await call.read() if batch.messages else None
-            if reply is grpc.aio.EOF:
+            reply = await anext(answers, None) if batch.messages else None
+            if batch.messages and reply is None:
                 raise Unavailable(ENDED_EARLY)
             for result in operation.stream_results(number, batch, reply):
                 yield result
             feed.taken()
         if feed.failure is not None:
             raise feed.failure
-        await call.read()  # as above
+        await anext(answers, None)  # as above
     except grpc.RpcError as error:
         failure = from_rpc_error(error)
         if failure.message == _WRITE_AFTER_THE_END:
@@ -125,6 +134,7 @@ async def stream(
         sending.cancel()
         call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+        await answers.aclose()
 
 
 async def _batches(operation: ImageOperation[Result], images: Images) -> AsyncGenerator[Batch, None]:

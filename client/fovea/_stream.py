@@ -71,6 +71,13 @@ class _Feed:
         self._permits.release()
 
 
+def _answers(call: Any) -> Iterator[Any]:
+    """One of each message, also where the server has put several in a reply."""
+    for reply in call:
+        yield reply
+        yield from reply.following
+
+
 def stream(
     method: Any,
     metadata: Any,
@@ -94,22 +101,23 @@ def stream(
     """
     feed = _Feed(operation, window, timeout_ms)
     call = method(feed.requests(operation.batches(images)), metadata=metadata)
+    answers = _answers(call)
     try:
         if not call.add_callback(feed.call_done):
             feed.call_done()
         while (entry := feed.sent.get()) is not _Mark.END:
             if entry is _Mark.CALL_DONE:
-                next(call, None)  # raises why, if it failed
+                next(answers, None)  # raises why, if it failed
                 raise Unavailable(ENDED_EARLY)
             number, batch = entry
-            reply = next(call, None) if batch.messages else None
+            reply = next(answers, None) if batch.messages else None
             if batch.messages and reply is None:
                 raise Unavailable(ENDED_EARLY)
             yield from operation.stream_results(number, batch, reply)
             feed.taken()
         if feed.failure is not None:
             raise feed.failure
-        next(call, None)  # as above
+        next(answers, None)  # as above
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
     finally:

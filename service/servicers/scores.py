@@ -43,6 +43,9 @@ class ScoreWriter:
         if include_logits:
             logits = prediction.logits.astype("<f4", copy=False).tobytes()
             classification += _field(pb.Classification.LOGITS_FIELD_NUMBER, logits)
+        size = len(classification)
+        if size < len(_HEADS):
+            return _HEADS[size] + classification
         outcome = _field(pb.ClassifyResult.CLASSIFICATION_FIELD_NUMBER, classification)
         return _field(pb.ClassifyResponse.RESULTS_FIELD_NUMBER, outcome)
 
@@ -57,3 +60,12 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 _BYTES = [bytes((value,)) for value in range(256)]
+
+
+def _head(size: int) -> bytes:
+    """What comes before a classification of so many bytes: its own field's beginning in its result's."""
+    result = _field(pb.ClassifyResult.CLASSIFICATION_FIELD_NUMBER, bytes(size))
+    return _field(pb.ClassifyResponse.RESULTS_FIELD_NUMBER, result)[: -size or None]
+
+
+_HEADS = [_head(size) for size in range(512)]

@@ -20,10 +20,14 @@ from service.servicers.messages import status
 Request = TypeVar(
     "Request", bound=classification_pb2.ClassifyStreamRequest | embedding_pb2.EmbedStreamRequest
 )
-Response = TypeVar("Response")
+Response = TypeVar(
+    "Response", bound=classification_pb2.ClassifyStreamResponse | embedding_pb2.EmbedStreamResponse
+)
 # A message's model and predictions → its answer.
 Answer = Callable[[Model, list[Prediction | RequestError]], Response]
 log = structlog.get_logger()
+# Of answers in one reply; far below the 4 MiB that a client takes by default.
+_COMBINED_BYTES = 1024 * 1024
 
 
 class _Message(Generic[Response]):
@@ -32,13 +36,18 @@ class _Message(Generic[Response]):
     It doesn't hold the message itself, whose images take room: its caller may be slow to read the answers.
     """
 
-    __slots__ = ("answer", "id", "images", "outcome", "size_bytes")
+    __slots__ = ("answer", "combine", "id", "images", "outcome", "size_bytes")
 
-    def __init__(self, message_id: int) -> None:
-        self.id = message_id
+    def __init__(self, message_id: int, combine: bool) -> None:
+        self.id, self.combine = message_id, combine
         self.images, self.size_bytes = 1, 0
         self.answer: Answer[Response] | None = None
         self.outcome: Work | status_pb2.Status | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its answer can be had without waiting."""
+        return not isinstance(self.outcome, Work) or self.outcome.group.done
 
 
 class OrderedStream(Generic[Request, Response]):
@@ -86,7 +95,7 @@ class OrderedStream(Generic[Request, Response]):
         try:
             while True:
                 while self._pending:
-                    await context.write(await self._end(self._pending[0]))
+                    await self._write(context)
                 if reader.done():
                     break
                 if drain.done() and not self._beginning:
@@ -114,7 +123,7 @@ class OrderedStream(Generic[Request, Response]):
             if request is grpc.aio.EOF:
                 return
             self._beginning = True
-            message: _Message[Response] = _Message(checked(request).id)
+            message: _Message[Response] = _Message(checked(request).id, request.combine_replies)
             await self._begin_one(message, request)
             request = None  # a stream may be idle for long now
             self._images += message.images
@@ -132,6 +141,25 @@ class OrderedStream(Generic[Request, Response]):
             message.images, message.size_bytes = work.load
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
             message.outcome = _why(error)
+
+    async def _write(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        """Answer the oldest message, and with it those after it that are ready and may come along.
+
+        A write and the loop's turn for it cost more than all else that a small image's answer does.
+        """
+        combine = self._pending[0].combine
+        reply = await self._end(self._pending[0])
+        size_bytes = reply.ByteSize() if combine else 0
+        while combine and self._pending and self._pending[0].ready and self._pending[0].combine:
+            answer = await self._end(self._pending[0])
+            answer_bytes = answer.ByteSize()
+            if size_bytes + answer_bytes > _COMBINED_BYTES:
+                await context.write(reply)
+                reply, size_bytes = answer, 0
+            else:
+                reply.following.append(answer)  # type: ignore[arg-type] # both are the stream's own kind
+            size_bytes += answer_bytes
+        await context.write(reply)
 
     async def _end(self, message: _Message[Response]) -> Response:
         """The oldest message's answer; if its caller leaves meanwhile, it is still pending."""

@@ -73,7 +73,7 @@ class House:
             batch_sizes=batch_sizes,
             latency=self.latency,
             max_queue_delay_ms=max_queue_delay_ms,
-            on_wait=self.waits_s.append,
+            on_wait=lambda waited_s, count: self.waits_s.extend([waited_s] * count),
             on_run=lambda images, at: self.runs.append((images, at)),
         )
 

@@ -1,15 +1,25 @@
 """Streams that nobody reads from, or that only wait: what they keep from others, and what they hold."""
 
+import asyncio
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import grpc
+import grpc.aio
 import pytest
 from fovea.v1 import classification_pb2 as pb
-from fovea.v1 import classification_pb2_grpc, image_pb2
+from fovea.v1 import classification_pb2_grpc, image_pb2, status_pb2
+from PIL import Image
 
+from service.config import Config
+from service.errors import ModelNotFound
+from service.interceptors import Call, current_call
+from service.pipeline import Pipeline
+from service.servicers.streams import OrderedStream
 from tests.packages import LABELS, SIZE, write_colors
 from tests.servers import ServerProcess
 
@@ -86,6 +96,62 @@ def test_a_caller_who_does_not_read_keeps_nobody_out(small_server: ServerProcess
         assert [reply.id for reply in rest] == list(range(1, len(rest) + 1))
         assert {reply.WhichOneof("outcome") for reply in rest} == {"response"}
     assert small_server.metrics()[DEPTH] == 0
+
+
+def behind_a_slow_one(combine: bool) -> Iterator[pb.ClassifyStreamRequest]:
+    """A picture that takes long to decode, then messages that fail as soon as they are read."""
+    file = io.BytesIO()
+    Image.effect_noise((4000, 4000), 50).convert("RGB").save(file, "JPEG")
+    slow = pb.ClassifyRequest(images=[image_pb2.Image(encoded=file.getvalue())])
+    yield pb.ClassifyStreamRequest(request=slow, timeout_ms=20_000, combine_replies=combine)
+    for number in range(1, 6):
+        unknown = pb.ClassifyRequest(images=[PIXELS], model="nobody's")
+        yield pb.ClassifyStreamRequest(id=number, request=unknown, combine_replies=combine)
+
+
+@pytest.mark.parametrize("combine", [True, False])
+def test_answers_that_are_ready_come_together_where_the_caller_says_so(
+    small_server: ServerProcess, combine: bool
+) -> None:
+    with grpc.insecure_channel(small_server.address) as channel:
+        replies = list(Stub(channel).ClassifyStream(behind_a_slow_one(combine), timeout=TIMEOUT_S))
+    answers = [answer for reply in replies for answer in (reply, *reply.following)]
+    assert [answer.id for answer in answers] == list(range(6))
+    assert [answer.WhichOneof("outcome") for answer in answers] == ["response"] + ["error"] * 5
+    assert [len(reply.following) for reply in replies] == ([5] if combine else [0] * 6)
+
+
+class ScriptedContext:
+    """Gives messages as fast as they are read, then the end; keeps what is written."""
+
+    def __init__(self, messages: list[pb.ClassifyStreamRequest]) -> None:
+        self._messages = iter(messages)
+        self.written: list[pb.ClassifyStreamResponse] = []
+
+    async def read(self) -> Any:
+        return next(self._messages, grpc.aio.EOF)
+
+    async def write(self, reply: pb.ClassifyStreamResponse) -> None:
+        self.written.append(reply)
+
+
+async def test_answers_that_come_together_have_a_mebibyte_at_most() -> None:
+    def understand(request: pb.ClassifyStreamRequest) -> Any:
+        raise ModelNotFound("no such model")
+
+    def fail(number: int, why: status_pb2.Status) -> pb.ClassifyStreamResponse:
+        why.message = "x" * 300_000
+        return pb.ClassifyStreamResponse(id=number, error=why)
+
+    current_call.set(Call("/fovea.v1.ClassificationService/ClassifyStream", "a-request"))
+    messages = [pb.ClassifyStreamRequest(id=number, combine_replies=True) for number in range(10)]
+    messages[5].combine_replies = False
+    context = ScriptedContext(messages)
+    # No message gets as far as the pipeline.
+    stream = OrderedStream(cast("Pipeline", None), understand, fail, Config(), asyncio.Event())
+    await stream.run(cast("Any", context))
+    together = [[reply.id, *(answer.id for answer in reply.following)] for reply in context.written]
+    assert together == [[0, 1, 2], [3, 4], [5], [6, 7, 8], [9]]
 
 
 def resident_bytes(server: ServerProcess) -> float:

@@ -28,7 +28,7 @@ from fovea.v1 import priority_pb2 as fovea_dot_v1_dot_priority__pb2
 from fovea.v1 import status_pb2 as fovea_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66ovea/v1/embedding.proto\x12\x08\x66ovea.v1\x1a\x14\x66ovea/v1/image.proto\x1a\x14\x66ovea/v1/model.proto\x1a\x17\x66ovea/v1/priority.proto\x1a\x15\x66ovea/v1/status.proto\"u\n\x0c\x45mbedRequest\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Image\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12$\n\x08priority\x18\x04 \x01(\x0e\x32\x12.fovea.v1.Priority\"s\n\rEmbedResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.fovea.v1.ModelVersion\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.fovea.v1.EmbedResult\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"b\n\x0b\x45mbedResult\x12%\n\tembedding\x18\x01 \x01(\x0b\x32\x10.fovea.v1.VectorH\x00\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome\"]\n\x12\x45mbedStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x16.fovea.v1.EmbedRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"|\n\x13\x45mbedStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x17.fovea.v1.EmbedResponseH\x00\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome2\x9c\x01\n\x10\x45mbeddingService\x12\x38\n\x05\x45mbed\x12\x16.fovea.v1.EmbedRequest\x1a\x17.fovea.v1.EmbedResponse\x12N\n\x0b\x45mbedStream\x12\x1c.fovea.v1.EmbedStreamRequest\x1a\x1d.fovea.v1.EmbedStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66ovea/v1/embedding.proto\x12\x08\x66ovea.v1\x1a\x14\x66ovea/v1/image.proto\x1a\x14\x66ovea/v1/model.proto\x1a\x17\x66ovea/v1/priority.proto\x1a\x15\x66ovea/v1/status.proto\"u\n\x0c\x45mbedRequest\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Image\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12$\n\x08priority\x18\x04 \x01(\x0e\x32\x12.fovea.v1.Priority\"s\n\rEmbedResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.fovea.v1.ModelVersion\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.fovea.v1.EmbedResult\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"b\n\x0b\x45mbedResult\x12%\n\tembedding\x18\x01 \x01(\x0b\x32\x10.fovea.v1.VectorH\x00\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x42\t\n\x07outcome\"v\n\x12\x45mbedStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x16.fovea.v1.EmbedRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x17\n\x0f\x63ombine_replies\x18\x04 \x01(\x08\"\xae\x01\n\x13\x45mbedStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x17.fovea.v1.EmbedResponseH\x00\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x10.fovea.v1.StatusH\x00\x12\x30\n\tfollowing\x18\x04 \x03(\x0b\x32\x1d.fovea.v1.EmbedStreamResponseB\t\n\x07outcome2\x9c\x01\n\x10\x45mbeddingService\x12\x38\n\x05\x45mbed\x12\x16.fovea.v1.EmbedRequest\x1a\x17.fovea.v1.EmbedResponse\x12N\n\x0b\x45mbedStream\x12\x1c.fovea.v1.EmbedStreamRequest\x1a\x1d.fovea.v1.EmbedStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,9 +42,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDRESULT']._serialized_start=366
   _globals['_EMBEDRESULT']._serialized_end=464
   _globals['_EMBEDSTREAMREQUEST']._serialized_start=466
-  _globals['_EMBEDSTREAMREQUEST']._serialized_end=559
-  _globals['_EMBEDSTREAMRESPONSE']._serialized_start=561
-  _globals['_EMBEDSTREAMRESPONSE']._serialized_end=685
-  _globals['_EMBEDDINGSERVICE']._serialized_start=688
-  _globals['_EMBEDDINGSERVICE']._serialized_end=844
+  _globals['_EMBEDSTREAMREQUEST']._serialized_end=584
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_start=587
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_end=761
+  _globals['_EMBEDDINGSERVICE']._serialized_start=764
+  _globals['_EMBEDDINGSERVICE']._serialized_end=920
 # @@protoc_insertion_point(module_scope)

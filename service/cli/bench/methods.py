@@ -40,12 +40,14 @@ class Reply(NamedTuple):
         detail: the error's message.
         retry_after_s: when the server says that a refused caller may come back.
         id: of a stream's reply, the request's.
+        following: the messages' after it, whose answers came with it.
     """
 
     code: str
     detail: str = ""
     retry_after_s: float | None = None
     id: int = 0
+    following: "tuple[Reply, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -210,14 +212,18 @@ def _read_results(message: Any) -> Callable[[bytes, int], Reply]:
 
 
 def _read_stream(message: Any) -> Callable[[bytes, int], Reply]:
-    def read(data: bytes, expected: int) -> Reply:
-        reply = message.FromString(data)
+    def one(reply: Any, expected: int) -> Reply:
         outcome = reply.WhichOneof("outcome")
         if outcome == "response":
             return _outcomes(reply.response.results, expected)._replace(id=reply.id)
         if outcome == "error":
             return _failed(reply.error)._replace(id=reply.id)
         return Reply(MALFORMED_REPLY, "a stream's reply without response and error", id=reply.id)
+
+    def read(data: bytes, expected: int) -> Reply:
+        reply = message.FromString(data)
+        following = tuple(one(answer, expected) for answer in reply.following)
+        return one(reply, expected)._replace(following=following)
 
     return read
 
@@ -248,7 +254,7 @@ METHODS: dict[str, Method] = {
         Method(
             "classify-stream", _CLASSIFICATION + "ClassifyStream", "pictures", False,
             lambda fields, content: classification_pb2.ClassifyStreamRequest(
-                request=_classify(fields, content)
+                request=_classify(fields, content), combine_replies=True
             ),
             _read_stream(classification_pb2.ClassifyStreamResponse), streams=True,
         ),
@@ -260,7 +266,7 @@ METHODS: dict[str, Method] = {
         Method(
             "embed-stream", _EMBEDDING + "EmbedStream", "pictures", False,
             lambda fields, content: embedding_pb2.EmbedStreamRequest(
-                request=_embed(fields, content)
+                request=_embed(fields, content), combine_replies=True
             ),
             _read_stream(embedding_pb2.EmbedStreamResponse), streams=True,
         ),

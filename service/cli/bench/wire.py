@@ -125,7 +125,9 @@ class _Stream:
         ending = _ENDED
         try:
             while (data := await self._call.read()) is not grpc.aio.EOF:
-                self._answer(self._read(data, self._per_message))
+                reply = self._read(data, self._per_message)
+                for answer in (reply, *reply.following):
+                    self._answer(answer)
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
                 ending = Reply(code.name, await self._call.details() or "")

@@ -116,6 +116,15 @@ def test_a_streams_reply_is_an_answer_or_a_refusal() -> None:
     assert read(embedding_pb2.EmbedStreamResponse(id=9).SerializeToString(), 1).code == "MALFORMED_REPLY"
 
 
+def test_answers_that_came_with_another_are_read_too() -> None:
+    reply = classification_pb2.ClassifyStreamResponse(id=1)
+    reply.response.results.add().classification.classes.add(label="hen")
+    refused = reply.following.add(id=2)
+    refused.error.code = 8
+    read = METHODS["classify-stream"].read(reply.SerializeToString(), 1)
+    assert read == Reply("OK", id=1, following=(Reply("RESOURCE_EXHAUSTED", id=2),))
+
+
 def test_a_failed_item_fails_its_upsert() -> None:
     reply = retrieval_pb2.UpsertResponse()
     reply.results.add(id="a")
