@@ -122,11 +122,11 @@ define install
 endef
 
 $(APP): $(PINS) | $(VENV)/.created
-	$(call install,$(SERVE_EXTRA)$(comma)train)
+	$(call install,$(SERVE_EXTRA)$(comma)train$(comma)pretrained)
 	@touch $@
 
 $(DEV): $(PINS) | $(VENV)/.created
-	$(call install,$(SERVE_EXTRA)$(comma)openvino$(comma)bench$(comma)train$(comma)dev)
+	$(call install,$(SERVE_EXTRA)$(comma)openvino$(comma)bench$(comma)train$(comma)pretrained$(comma)dev)
 	@touch $(APP) $@
 
 comma := ,
