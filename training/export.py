@@ -85,9 +85,9 @@ def export_package(
         ExportError: something can't be written or exported.
     """
     publish.check_name(name)
-    if len(labels) != model.fc.out_features:
+    if len(labels) != model.head.out_features:
         raise ExportError(
-            f"there are {len(labels)} labels for {model.fc.out_features} logits; expected one each"
+            f"there are {len(labels)} labels for {model.head.out_features} logits; expected one each"
         )
     names = check_precisions(precisions, calibration_images)
     if images is None:

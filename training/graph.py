@@ -38,7 +38,7 @@ class Served(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Uint8 [batch, height, width, 3] → float32 [batch, classes] and [batch, embedding_dimension]."""
         pooled = self.model.features(self.normalization(image))
-        logits = self.model.fc(pooled)
+        logits = self.model.classify(pooled)
         length = torch.linalg.vector_norm(pooled, dim=1, keepdim=True)
         return logits, pooled / length.clamp_min(_EPSILON)
 

@@ -152,7 +152,7 @@ def _checked_data(options: FitOptions, say: Callable[[str], None]) -> Dataset:
 
 def _transfer(model: Classifier, path: Path, say: Callable[[str], None]) -> None:
     took_head = load_weights(model, read_weights(path), str(path), adapt_head=True)
-    head = "" if took_head else f"; the head for {model.fc.out_features} classes starts at random"
+    head = "" if took_head else f"; the head for {model.head.out_features} classes starts at random"
     say(f"starting from the weights in {path}{head}")
 
 

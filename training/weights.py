@@ -84,7 +84,7 @@ def load_weights(
     _check_kinds(weights, source)
     given = dict(weights)
     head_rows = given["fc.weight"].shape[0] if "fc.weight" in given and given["fc.weight"].ndim else None
-    head_fits = head_rows == model.fc.out_features
+    head_fits = head_rows == model.head.out_features
     if adapt_head and not head_fits:
         given |= {name: expected[name] for name in ("fc.weight", "fc.bias")}
     # Files from before PyTorch 0.4.1 don't count batches, and nothing here needs the count.
@@ -99,7 +99,9 @@ def load_weights(
     if missing or unexpected or shapes:
         lines = [f"{source}: these weights belong to another network than {type(model).__name__}"]
         if head_rows is not None and not head_fits and not adapt_head:
-            lines.append(f"  the head has {head_rows} classes; expected {model.fc.out_features}, one a label")
+            lines.append(
+                f"  the head has {head_rows} classes; expected {model.head.out_features}, one a label"
+            )
         lines += [
             f"  {kind} ({len(names)}): {_listed(names)}"
             for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))

@@ -18,13 +18,14 @@ IMAGENET_PARAMETERS = {
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
 }
-# He et al. 2015, table 6, gives 0.27, 0.46, 0.66, 0.85 and 1.7 million.
+# He et al. 2015, table 6, gives 0.27, 0.46, 0.66, 0.85, 1.7 and 19.4 million.
 CIFAR_PARAMETERS = {
     "resnet20-cifar": 269_722,
     "resnet32-cifar": 464_154,
     "resnet44-cifar": 658_586,
     "resnet56-cifar": 853_018,
     "resnet110-cifar": 1_727_962,
+    "resnet1202-cifar": 19_421_274,
 }
 
 Shapes = dict[str, tuple[int, ...]]
@@ -153,7 +154,7 @@ def test_the_head_turns_features_into_logits(name: str, side: int, dimension: in
     x = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         features, logits = model.features(x), model(x)
-        by_hand = features @ model.fc.weight.T + model.fc.bias
+        by_hand = features @ model.head.weight.T + model.head.bias
     assert features.shape == (2, dimension)
     assert model.embedding_dimension == dimension
     assert torch.allclose(logits, by_hand, rtol=1e-4, atol=1e-4)
@@ -178,7 +179,31 @@ def test_a_head_of_another_size_is_refused_or_adapted() -> None:
     model = architecture("resnet20-cifar").build(10)
     with pytest.raises(WeightsError, match=r"the head has 100 classes; expected 10"):
         load_weights(model, given, "file.pth")
-    own_head = model.fc.weight.clone()
+    own_head = model.head.weight.clone()
     assert not load_weights(model, given, "file.pth", adapt_head=True)
-    assert torch.equal(model.fc.weight, own_head)
+    assert torch.equal(model.head.weight, own_head)
     assert torch.equal(model.state_dict()["conv1.weight"], given["conv1.weight"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20-cifar"])
+def test_every_parameter_is_in_one_stage_and_the_last_is_the_head(name: str) -> None:
+    with torch.device("meta"):
+        model = architecture(name).build(10)
+    stages = model.stages()
+    assert next(stage for stage, _ in stages) == "stem"
+    assert all(parameters for _, parameters in stages)
+    flat = [id(parameter) for _, parameters in stages for parameter in parameters]
+    assert sorted(flat) == sorted(id(parameter) for parameter in model.parameters())
+    name, parameters = stages[-1]
+    assert name == "head"
+    assert {id(parameter) for parameter in parameters} == {id(p) for p in model.head.parameters()}
+
+
+def test_a_replaced_head_fits_the_features() -> None:
+    model = architecture("resnet20-cifar").build(10).eval()
+    model.replace_head(3)
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    model.dropout = 0.5
+    assert model.dropout == 0.5
+    with pytest.raises(ValueError, match=r"dropout is 1\.0; expected from 0 to below 1"):
+        model.dropout = 1.0

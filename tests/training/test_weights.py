@@ -167,7 +167,7 @@ def test_floating_point_numbers_of_any_width_are_taken(dtype: torch.dtype) -> No
     given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
     model = architecture("resnet20-cifar").build(10)
     assert load_weights(model, given, "file.pth")
-    assert torch.equal(model.fc.weight, given["fc.weight"].float())
+    assert torch.equal(model.head.weight, given["fc.weight"].float())
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ResNet-20 to -110 for pictures of about 32 pixels (He et al. 2015, arXiv:1512.03385, section 4.2)."""
+"""ResNet-20 to -1202 for pictures of about 32 pixels (He et al. 2015, arXiv:1512.03385, section 4.2)."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from training.models.classifier import Classifier, initialize
 from training.models.resnet import conv3x3
 
-DEPTHS = (20, 32, 44, 56, 110)
+DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 
 class CifarBlock(nn.Module):
@@ -59,25 +59,31 @@ class CifarResNet(Classifier):
         classes: logits.
     """
 
+    trunk = (
+        ("stem", ("conv1", "bn1")),
+        ("layer1", ("layer1",)),
+        ("layer2", ("layer2",)),
+        ("layer3", ("layer3",)),
+    )
+
     def __init__(self, depth: int, classes: int) -> None:
-        super().__init__()
+        super().__init__(feature_channels=64)
         blocks = (depth - 2) // 6
         self.conv1 = conv3x3(3, 16)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, blocks, stride=1)
         self.layer2 = _stage(16, 32, blocks, stride=2)
         self.layer3 = _stage(32, 64, blocks, stride=2)
-        self.embedding_dimension = 64
         self.fc = nn.Linear(self.embedding_dimension, classes)
         initialize(self)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Float32 [batch, 3, height, width], normalised → pooled float32 [batch, 64]."""
+    def feature_maps(self, x: Tensor) -> Tensor:
+        """Float32 [batch, 3, height, width], normalised → float32 [batch, 64, h / 4, w / 4]."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer1(x)
         x = self.layer2(x)
-        x = self.layer3(x)
-        return x.mean(dim=(2, 3))
+        maps: Tensor = self.layer3(x)
+        return maps
 
 
 def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
@@ -86,5 +92,5 @@ def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.
 
 
 def cifar_resnet(depth: int) -> Callable[[int], CifarResNet]:
-    """The builder (classes → network) of ResNet-20, -32, -44, -56 or -110 for CIFAR."""
+    """The builder (classes → network) of ResNet-20, -32, -44, -56, -110 or -1202 for CIFAR."""
     return lambda classes: CifarResNet(depth, classes)

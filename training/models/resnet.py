@@ -79,10 +79,18 @@ class ResNet(Classifier):
         classes: logits.
     """
 
+    trunk = (
+        ("stem", ("conv1", "bn1")),
+        ("layer1", ("layer1",)),
+        ("layer2", ("layer2",)),
+        ("layer3", ("layer3",)),
+        ("layer4", ("layer4",)),
+    )
+
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], classes: int
     ) -> None:
-        super().__init__()
+        super().__init__(feature_channels=512 * block.expansion)
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -91,23 +99,19 @@ class ResNet(Classifier):
         self.layer2 = _stage(block, 64 * block.expansion, 128, depths[1], stride=2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, depths[2], stride=2)
         self.layer4 = _stage(block, 256 * block.expansion, 512, depths[3], stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.embedding_dimension = 512 * block.expansion
         self.fc = nn.Linear(self.embedding_dimension, classes)
         initialize(self)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Float32 [batch, 3, height, width], normalised → pooled float32 [batch, embedding_dimension]."""
+    def feature_maps(self, x: Tensor) -> Tensor:
+        """Float32 [batch, 3, height, width], normalised → float32 [batch, 512 or 2048, h / 32, w / 32]."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.maxpool(x)
 
         x = self.layer1(x)
         x = self.layer2(x)
         x = self.layer3(x)
-        x = self.layer4(x)
-
-        x = self.avgpool(x)
-        return x.flatten(1)
+        maps: Tensor = self.layer4(x)
+        return maps
 
 
 def _stage(
