@@ -1,10 +1,11 @@
 """A trained network → a model package in a repository, published only if ONNX Runtime agrees with PyTorch."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from training.package import Provenance
 from training.parity import check, compare
 from training.parity_images import sample_photos
 from training.variants import FP32_FILE, Variant, check_precisions, make_variants
+
+CARD_FILE = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def export_package(
     calibration_images: NDArray[np.uint8] | None = None,
     evaluation_images: NDArray[np.uint8] | None = None,
     evaluation_labels: NDArray[np.int64] | None = None,
+    temperature: float = 1.0,
+    card: Callable[[dict[str, Any]], str] | None = None,
 ) -> Exported:
     """Publish a network as <repository>/<name>/<version>.
 
@@ -77,6 +82,8 @@ def export_package(
             are left out.
         evaluation_images: real ones to measure the precisions on, likewise; None takes `images`.
         evaluation_labels: int64 [count] of `evaluation_images`, indices of `labels`; None where unknown.
+        temperature: what the service divides logits by, as `temperature.fit_temperature` finds it.
+        card: the manifest → the model card, which the package then holds as MODEL_CARD.md.
 
     Raises:
         ParityError: ONNX Runtime and PyTorch disagree; has the numbers.
@@ -111,6 +118,7 @@ def export_package(
             std=std,
             labels=labels,
             provenance=provenance or Provenance(),
+            temperature=temperature,
         )
         with publish.staged(repository, name, version) as folder:
             file = folder / FP32_FILE
@@ -129,6 +137,8 @@ def export_package(
                 ),
             ]
             package.write_manifest(folder, manifest)
+            if card is not None:
+                (folder / CARD_FILE).write_text(card(manifest), encoding="utf-8")
         return Exported(repository / name / str(version), agreement, tuple(variants))
 
     if version is not None:

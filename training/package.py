@@ -45,6 +45,7 @@ def facts(
     std: Sequence[float],
     labels: Sequence[str],
     provenance: Provenance,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """The manifest but for its variants, which are known only when the file is."""
     return {
@@ -77,7 +78,7 @@ def facts(
             },
         },
         "labels": list(labels),
-        "temperature": 1.0,
+        "temperature": temperature,
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "training_data": provenance.training_data,
