@@ -1,11 +1,8 @@
-"""Checkpoints: what a run needs to be scored or exported, in one file written whole or not.
+"""Checkpoints: what a run needs to be scored, exported or gone on with, in one file written whole or not."""
 
-The optimizer's and the schedule's states are kept too; nothing reads them yet: a run that was stopped
-can't be resumed.
-"""
-
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +15,38 @@ from training.weights import load
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after an epoch.
+    """A network, and what is known of it.
 
     Attributes:
-        model: state dict.
-        optimizer, scheduler: state dicts.
-        epoch: epochs done, from 1.
-        val_accuracy, val_loss: of these weights.
+        model: state dict of what is scored and exported: the averaged weights where the run averages them.
+        epoch: epochs done, from 1; 0 before the end of the first.
+        step: optimizer steps done.
+        metrics: the scores on val of just these weights; none between two epochs' ends.
+        selects_by: the metric that the best checkpoint is chosen by.
+        progress: everything else that going on takes; empty where nobody goes on from here.
     """
 
     model: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
     epoch: int
-    val_accuracy: float
-    val_loss: float
+    metrics: dict[str, float]
+    step: int = 0
+    selects_by: str = "accuracy"
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """What the best checkpoint is chosen by; nan where these weights weren't scored."""
+        return self.metrics.get(self.selects_by, math.nan)
+
+    @property
+    def val_accuracy(self) -> float:
+        """Share of val whose class has the highest logit; nan where that wasn't measured."""
+        return self.metrics.get("accuracy", math.nan)
+
+    @property
+    def val_loss(self) -> float:
+        """Mean loss on val; nan where that wasn't measured."""
+        return self.metrics.get("loss", math.nan)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -56,6 +70,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a kill left half written beside the checkpoints in `folder`."""
+    for path in folder.glob(".*.pt.*"):
+        path.unlink(missing_ok=True)
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote.
 
@@ -64,14 +84,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = load(path)
     names = Checkpoint.__dataclass_fields__.keys()
+    if isinstance(content, dict) and content.keys() == _OLD_NAMES:
+        content = _modern(content)
     if (
         not isinstance(content, dict)
         or content.keys() != names
         or not isinstance(content["model"], dict)
         or not isinstance(content["epoch"], int)
+        or not isinstance(content["metrics"], dict)
     ):
         raise WeightsError(f"{path}: not a checkpoint of fovea-train; expected {', '.join(names)} in it")
     return Checkpoint(**content)
+
+
+# Of runs before they could be resumed.
+_OLD_NAMES = {"model", "optimizer", "scheduler", "epoch", "val_accuracy", "val_loss"}
+
+
+def _modern(content: dict[str, Any]) -> dict[str, Any]:
+    metrics = {"loss": content["val_loss"], "accuracy": content["val_accuracy"]}
+    return vars(Checkpoint(model=content["model"], epoch=content["epoch"], metrics=metrics))
 
 
 def _reason(error: BaseException) -> str:

@@ -110,11 +110,9 @@ def _learn(
             val = evaluate(model, normalization, val_batches, plain_loss, device)
             checkpoint = Checkpoint(
                 model=model.state_dict(),
-                optimizer=optimizer.state_dict(),
-                scheduler=scheduler.state_dict(),
                 epoch=epoch,
-                val_accuracy=val.accuracy(),
-                val_loss=val.loss,
+                metrics={"loss": val.loss, "accuracy": val.accuracy(), "top5_accuracy": val.accuracy(5)},
+                step=epoch * steps,
             )
             # Of epochs that are equally right the last one: its learning rate has fallen furthest. The loss
             # on few images would choose an early, unsettled one (97 to 98% on the digits' test, not 99%).
