@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.figures import Figure, conclude
@@ -101,7 +102,7 @@ def package(data: Path, output: Path, minutes: float) -> Path:
         precisions=PRECISIONS,
         calibration_images=split_images(learned, SERVED, MAX_CALIBRATION_IMAGES),
         evaluation_images=evaluation,
-        evaluation_labels=held_out.labels,
+        evaluation_labels=held_out.labels.astype(np.int64),
         provenance=Provenance(
             training_data=f"CIFAR-10 as JPEG, {len(learned):,} pictures of {len(record.classes)} classes",
             recipe=(
@@ -129,7 +130,7 @@ def _int8_on_openvino(folder: Path, split: Split) -> Agreement:
     return agreement(
         cpu_outputs(folder / "model.onnx", images, _BATCH_SIZE),
         openvino_outputs(folder / "model.int8.onnx", images, _BATCH_SIZE, "bf16"),
-        split.labels,
+        split.labels.astype(np.int64),
     )
 
 

@@ -2,20 +2,26 @@
 
 import os
 import random
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from training.digits import digit_arrays, digits
+from training.errors import DataError
 from training.folder import read_folder
 from training.image_check import Track, untracked
 from training.splits import Dataset, Defaults, Split
 from training.transforms import Transform
+
+# Batches that each worker holds ready: what evens out pictures of different size.
+_PREFETCHED = 4
 
 __all__ = ["Batches", "Dataset", "Defaults", "Split", "digit_arrays", "digits", "open_dataset"]
 
@@ -32,19 +38,32 @@ def open_dataset(data: str, skip_broken: bool = False, track: Track = untracked)
 class Batches:
     """A split's pictures, transformed, a batch at a time.
 
-    Iterating gives (uint8 [batch, height, width, 3], int64 [batch]). What is drawn at random
-    depends on the seed, the epoch and the picture alone, not on how many workers there are.
+    Iterating gives (uint8 [batch, height, width, 3], int64 [batch]), or for several labels a picture
+    (…, float32 [batch, classes]). What is drawn at random depends on the seed, the epoch and the picture
+    alone, not on how many workers there are or where an epoch begins. One iteration at a time: workers
+    live on from epoch to epoch, and the next one takes them over.
 
     Args:
         split: the pictures.
         transform: picture, source of randomness → pixels.
-        batch_size: of all batches but the last.
-        shuffle: whether each epoch has an order of its own.
+        batch_size: of all batches but the last, in each process.
+        shuffle: whether each epoch has an order of its own. As for learning, pictures that would make a
+            last batch of one, or would leave processes with unequal shares, are left out for the epoch.
         workers: processes that decode and transform; 0 does it in this one.
         seed: of everything random.
+        rank: which of the processes that train together this is. It takes the rank-th of `world_size`
+            equal parts of each batch of batch_size × world_size pictures. Without `shuffle` the parts of
+            the last batch may differ by one, and empty ones aren't given.
+        world_size: how many processes train together.
+        order: epoch → indices of its pictures in their order, instead of `shuffle`'s; a pure function.
+
+    Raises:
+        DataError: there are fewer pictures to learn from than processes.
 
     Attributes:
         epoch: set it before each iteration.
+        start_batch: how many batches of an epoch to pass over, undecoded; set it before an iteration that
+            resumes an epoch, and back to 0 for the next. It doesn't count in `len`.
     """
 
     def __init__(
@@ -56,57 +75,116 @@ class Batches:
         shuffle: bool = False,
         workers: int = 0,
         seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}; expected 0 to world_size - 1 = {world_size - 1}")
+        if shuffle and len(split) < world_size:
+            raise DataError(
+                f"{len(split)} images can't be shared by {world_size} processes; expected at least as many"
+            )
         self.split, self.transform, self.batch_size = split, transform, batch_size
         self.shuffle, self.workers, self.seed = shuffle, workers, seed
-        self.epoch = 0
+        self.rank, self.world_size = rank, world_size
+        self._own_order = order
+        self.epoch = self.start_batch = 0
+        self._loader: DataLoader[tuple[Tensor, Tensor]] | None = None
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return -(-(len(self.split) - self._left_out()) // self.batch_size)
+        """Batches of the epoch, of this process."""
+        count = len(self.split) if self._own_order is None else len(self.order())
+        return sum(1 for _ in self._spans(count))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._loader is None:
+            self._loader = DataLoader(
+                _Pixels(self.split, self.transform, self.seed),
+                batch_sampler=_Order(self),
+                num_workers=self.workers,
+                # Otherwise the loader draws a seed from the global generator.
+                generator=torch.Generator(),
+                pin_memory=torch.cuda.is_available(),
+                # Forking anew each epoch costs more than an epoch of a small data set.
+                persistent_workers=self.workers > 0,
+                prefetch_factor=_PREFETCHED if self.workers else None,
+            )
+        yield from self._loader
+
+    def close(self) -> None:
+        """End the workers; another iteration would start new ones."""
+        self._loader = None
+
+    def order(self) -> Tensor:
+        """The epoch's pictures, int64 [count], before they are dealt to processes and batches."""
+        if self._own_order is not None:
+            return torch.tensor(self._own_order(self.epoch), dtype=torch.int64)
+        if not self.shuffle:
+            return torch.arange(len(self.split))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = (
-            torch.randperm(len(self.split), generator=generator).tolist()
-            if self.shuffle
-            else list(range(len(self.split)))
-        )
-        loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-            _Pixels(self.split, self.transform, f"{self.seed}/{self.epoch}"),
-            batch_size=self.batch_size,
-            sampler=order[: len(order) - self._left_out()],
-            num_workers=self.workers,
-            # Otherwise the loader draws a seed from the global generator.
-            generator=generator,
-            pin_memory=torch.cuda.is_available(),
-        )
-        yield from loader
+        return torch.randperm(len(self.split), generator=generator)
 
-    def _left_out(self) -> int:
-        # Batch normalisation can't learn from a batch of one picture; another epoch has it.
-        return int(self.shuffle and len(self.split) > 1 and len(self.split) % self.batch_size == 1)
+    def indices(self) -> Iterator[list[int]]:
+        """Each batch's pictures, from `start_batch` on."""
+        order = self.order()
+        for first, last in islice(self._spans(len(order)), self.start_batch, None):
+            yield order[first:last].tolist()
+
+    def _spans(self, images: int) -> Iterator[tuple[int, int]]:
+        """Where this process's batches begin and end in an order of so many images."""
+        together = self.batch_size * self.world_size
+        for first in range(0, images, together):
+            count = min(together, images - first)
+            if self.shuffle:
+                count -= count % self.world_size
+                # Batch normalisation can't learn from a batch of one picture; another epoch has it.
+                if count == self.world_size and self.batch_size > 1 and first:
+                    return
+            begin, end = (count * part // self.world_size for part in (self.rank, self.rank + 1))
+            if end > begin:
+                yield first + begin, first + end
 
 
-class _Pixels(TorchDataset[tuple[Tensor, int]]):
-    """The pictures of one epoch by index."""
+class _Order(Sampler[list[tuple[int, int]]]):
+    """Each batch as (epoch, picture): workers outlive an epoch, so they are told with each picture."""
 
-    def __init__(self, split: Split, transform: Transform, seed: str) -> None:
+    def __init__(self, batches: Batches) -> None:
+        # Not kept strongly: the loader that holds this is held by the batches, and a cycle would leave
+        # its processes to the garbage collector.
+        self._batches = weakref.ref(batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batches = self._batches()
+        if batches is not None:
+            epoch = batches.epoch
+            for indices in batches.indices():
+                yield [(epoch, index) for index in indices]
+
+
+class _Pixels(TorchDataset[tuple[Tensor, Tensor]]):
+    """A split's transformed pictures by (epoch, index)."""
+
+    def __init__(self, split: Split, transform: Transform, seed: int) -> None:
         self.split, self.transform, self.seed = split, transform, seed
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        draw = random.Random(f"{self.seed}/{index}")  # noqa: S311 - augmentation, not secrets
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = place
+        draw = random.Random(f"{self.seed}/{epoch}/{index}")  # noqa: S311 - augmentation, not secrets
         # A copy: Pillow's pixels are read-only, which PyTorch warns about.
         picture = self.split.picture(index, self.transform.least_short_side)
         pixels = np.array(self.transform(picture, draw))
-        return torch.from_numpy(pixels), int(self.split.labels[index])
+        label = self.split.labels[index]
+        target = torch.tensor(label.tolist(), dtype=torch.float32 if label.ndim else torch.int64)
+        return torch.from_numpy(pixels), target
 
 
 def default_workers(split: Split) -> int:
     """Processes that keep the network busy: none for pictures in memory, one a core for files."""
     if isinstance(split.sources, np.ndarray):
         return 0
-    return min(os.cpu_count() or 1, 16)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)

@@ -67,4 +67,4 @@ def digit_arrays(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if split not in ("train", "val", "test"):
         raise ValueError(f"split is {split!r}; expected 'train', 'val' or 'test'")
     part: Split = getattr(digits(), split)
-    return np.asarray(part.sources, dtype=np.uint8), part.labels
+    return np.asarray(part.sources, dtype=np.uint8), part.labels.astype(np.int64)

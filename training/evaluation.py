@@ -50,11 +50,14 @@ class EvaluationImages:
 def evaluation_split(split: Split, spec: Preprocessing) -> EvaluationImages:
     """Up to `MAX_EVALUATION_IMAGES` of a labelled split, evenly spread.
 
+    Of pictures with several labels none is the right one, so these are left out.
+
     Raises:
         ExportError: one is broken or gone.
     """
     chosen = spread(len(split), MAX_EVALUATION_IMAGES)
-    return EvaluationImages(split_images(split, spec, MAX_EVALUATION_IMAGES), split.labels[chosen])
+    pixels = split_images(split, spec, MAX_EVALUATION_IMAGES)
+    return EvaluationImages(pixels, None if split.labels.ndim == 2 else split.labels[chosen].astype(np.int64))
 
 
 def evaluation_folder(folder: Path, spec: Preprocessing, labels: Sequence[str]) -> EvaluationImages:

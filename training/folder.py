@@ -57,6 +57,7 @@ def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked)
     except OSError as error:
         raise DataError(f"{error.filename or root}: can't be read: {error.strerror}") from error
     notes = [describe_passed_over(passed_over)]
+    found = [file.key for files in parts.values() for file in files]
 
     checked = check_images([file.path for files in parts.values() for file in files], track)
     broken = [file for file in checked if file.fault]
@@ -81,6 +82,7 @@ def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked)
         for name, files in parts.items():
             _check_counts(name, folders[name], files, classes, "copies of what other parts hold don't count")
     splits, rule = _three(parts, folders, classes)
+    used = {file.key for files in splits.values() for file in files}
     return Dataset(
         name=root.resolve().name or "data",
         classes=classes,
@@ -90,6 +92,11 @@ def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked)
         rule=rule,
         defaults=Defaults(),
         notes=tuple(note for note in notes if note),
+        names={
+            "val": [file.key for file in splits["val"]],
+            "test": [file.key for file in splits["test"]],
+            "left_out": [key for key in found if key not in used],
+        },
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from service.errors import InvalidImage
 from service.image import decode_picture
-from training.splits import FILE_LIMITS, file_bytes
+from training.source import source_bytes
+from training.splits import FILE_LIMITS
 
 # A folder that is broken altogether needn't be listed to its end.
 LISTED = 50
@@ -62,7 +63,7 @@ def describe_broken(broken: list[Checked], root: Path) -> str:
 def _check(path: Path) -> Checked:
     digest = b""
     try:
-        content = file_bytes(path)
+        content = source_bytes(path)
         digest = hashlib.sha256(content).digest()
         decode_picture(content, FILE_LIMITS)
     except InvalidImage as error:

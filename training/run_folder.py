@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from service.errors import InvalidImage
 from training.data import Dataset
 from training.errors import RunError, SettingError
@@ -67,15 +65,11 @@ def make_run_folder(output: Path | None, data: str, arch: str) -> Path:
     return folder
 
 
-def write_splits(folder: Path, dataset: Dataset, root: Path) -> None:
-    """Leave splits.json: which files are val and test, relative to the data folder; train is the rest."""
-    files = {
-        name: [source.relative_to(root).as_posix() for source in split.sources]
-        for name, split in (("val", dataset.val), ("test", dataset.test))
-        if not isinstance(split.sources, np.ndarray)
-    }
-    if files:
-        text = json.dumps(files, indent=0, ensure_ascii=True) + "\n"
+def write_splits(folder: Path, dataset: Dataset) -> None:
+    """Leave splits.json: the names of the images that are val, test and left out; train is the rest."""
+    if dataset.names:
+        names = {part: list(listed) for part, listed in dataset.names.items()}
+        text = json.dumps(names, indent=0, ensure_ascii=True) + "\n"
         (folder / "splits.json").write_text(text, encoding="utf-8")
 
 

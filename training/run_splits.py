@@ -24,10 +24,20 @@ def run_test_split(run: Path, data: DataConfig) -> Split:
     return _split(root, [root / name for name in _listed(run)["test"]], data)
 
 
-def run_train_split(run: Path, data: DataConfig) -> Split:
-    """What the run learned from: all images that aren't val or test.
+def run_val_split(run: Path, data: DataConfig) -> Split:
+    """What the run's best checkpoint was chosen by.
 
-    Files that the run left out as broken may be among them.
+    Raises:
+        RunError: splits.json, or the folder of images, can't be read.
+    """
+    if data.source == "digits":
+        return digits().val
+    root = Path(data.source)
+    return _split(root, [root / name for name in _listed(run)["val"]], data)
+
+
+def run_train_split(run: Path, data: DataConfig) -> Split:
+    """What the run learned from: all images that aren't val, test or left out.
 
     Raises:
         RunError: splits.json, or the folder of images, can't be read, or there are none.
@@ -67,10 +77,12 @@ def _parts(root: Path) -> dict[str, Path]:
 
 
 def _listed(run: Path) -> dict[str, list[str]]:
-    """Names of the files of val and test, relative to the data folder."""
+    """Names of the files of val, test and what was left out, relative to the data folder."""
     path = run / "splits.json"
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-        return {part: [str(name) for name in listed[part]] for part in ("val", "test")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Runs of before the third was recorded don't have it.
+        listed.setdefault("left_out", [])
+        return {part: [str(name) for name in listed[part]] for part in ("val", "test", "left_out")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: can't be read: {error}") from error

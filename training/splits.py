@@ -1,20 +1,18 @@
 """Labelled pictures in three parts: to learn from, to choose a checkpoint by, to report the score on."""
 
 import hashlib
-import stat
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import InvalidImage
 from service.image import ImageLimits, decode_picture
 from service.preprocess import Picture
 from training.errors import DataError
+from training.source import Source, source_bytes
 
 K = TypeVar("K", bound=Hashable)
 
@@ -22,6 +20,7 @@ K = TypeVar("K", bound=Hashable)
 FILE_LIMITS = ImageLimits(max_bytes=1 << 30, max_pixels=400_000_000)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SINGLE_LABEL, MULTI_LABEL = "single_label", "multi_label"
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,13 @@ class Split:
     """Pictures with their classes.
 
     Attributes:
-        sources: files, or uint8 [count, height, width, 3] RGB.
-        labels: int64 [count], indices of the data set's classes.
+        sources: files and members of archives, or uint8 [count, height, width, 3] RGB.
+        labels: int64 [count], indices of the data set's classes; for several labels a picture uint8
+            [count, classes], 1 where the picture has the class.
     """
 
-    sources: Sequence[Path] | NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    sources: Sequence[Source] | NDArray[np.uint8]
+    labels: NDArray[np.int64] | NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,21 +47,15 @@ class Split:
             OSError: the file can't be read.
         """
         source = self.sources[index]
-        if isinstance(source, Path):
-            return decode_picture(file_bytes(source), FILE_LIMITS, least_short_side)
-        return Picture.whole(Image.fromarray(source))
+        if isinstance(source, np.ndarray):
+            return Picture.whole(Image.fromarray(source))
+        return decode_picture(source_bytes(source), FILE_LIMITS, least_short_side)
 
-
-def file_bytes(path: Path) -> bytes:
-    """The content of an image file.
-
-    Raises:
-        service.errors.InvalidImage: it is no regular file; reading a pipe might never end.
-        OSError: it can't be read.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise InvalidImage("not a regular file")
-    return path.read_bytes()
+    def class_counts(self, classes: int) -> NDArray[np.int64]:
+        """How many pictures each class has, int64 [classes]."""
+        if self.labels.ndim == 2:
+            return np.asarray(self.labels.sum(axis=0), np.int64)
+        return np.bincount(self.labels, minlength=classes).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -101,6 +95,9 @@ class Dataset:
         rule: how the splits were made, in words.
         defaults: what suits it.
         notes: what was left out, a line each, for the user.
+        task: 'single_label', or 'multi_label' where a picture may have any number of classes.
+        names: of the pictures that are 'val', 'test' and 'left_out' (broken, or copies of what is scored on),
+            relative to the data; what the run keeps to find its splits again. Empty where a rule is enough.
     """
 
     name: str
@@ -111,6 +108,24 @@ class Dataset:
     rule: str
     defaults: Defaults
     notes: tuple[str, ...] = ()
+    task: str = SINGLE_LABEL
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def class_weights(self) -> NDArray[np.float32]:
+        """What makes up for how often each class is met in training.
+
+        Returns:
+            float32 [classes]. Single-label: pictures ÷ (classes × the class's pictures), which scikit-learn
+            calls 'balanced'; the mean over the training pictures is 1. Multi-label: pictures without the
+            class ÷ pictures with it, which is `BCEWithLogitsLoss`'s pos_weight.
+        """
+        images, classes = len(self.train), len(self.classes)
+        # Every class is learned from at least one picture; a subset that somebody cut out may lack one.
+        counts = np.maximum(self.train.class_counts(classes), 1)
+        if self.task == MULTI_LABEL:
+            # A class that every picture has would otherwise weigh nothing.
+            return np.asarray(np.maximum(images - counts, 1) / counts, np.float32)
+        return np.asarray(images / (classes * counts), np.float32)
 
 
 def partition(

@@ -52,7 +52,7 @@ def fit(options: FitOptions, say: Callable[[str], None]) -> Summary:
     folder = make_run_folder(options.output, dataset.name, design.name)
     with explained(folder):
         write_config(folder, config)
-        write_splits(folder, dataset, Path(options.data))
+        write_splits(folder, dataset)
         say(_opening(config, model, dataset, folder))
 
         started = time.monotonic()
