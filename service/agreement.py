@@ -20,19 +20,19 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Agreement:
-    """Measured over some images: of fp32 with PyTorch, of other variants with fp32.
+    """Measured over some images: of fp32 with what it was made from, of other variants with fp32.
 
     Attributes:
         images: how many.
-        top1_agreement: share with the same highest logit.
-        max_relative_error: max|Δlogits| ÷ max|reference logits|.
+        top1_agreement: share with the same highest logit; None for a model without classes.
+        max_relative_error: max|Δlogits| ÷ max|reference logits|; of embeddings where there are no logits.
         embedding_cosine: mean over the images.
         top1_accuracy: share whose label is the highest logit; None where there were no labels.
         reference_top1_accuracy: the same of the reference.
     """
 
     images: int
-    top1_agreement: float
+    top1_agreement: float | None
     max_relative_error: float
     embedding_cosine: float
     top1_accuracy: float | None = None
@@ -49,7 +49,7 @@ class Agreement:
                 ("top1_agreement", self.top1_agreement, gate.top1_agreement),
                 ("embedding_cosine", self.embedding_cosine, gate.embedding_cosine),
             )
-            if value < least
+            if value is not None and value < least
         ]
         if self.top1_accuracy is not None and self.reference_top1_accuracy is not None:
             lost = self.reference_top1_accuracy - self.top1_accuracy

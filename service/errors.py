@@ -9,6 +9,7 @@ FoveaError
 │   │   ├── CollectionNotFound   lists the collections there are
 │   │   └── ItemNotFound
 │   ├── CollectionExists
+│   ├── NoClasses                the model only makes embeddings
 │   ├── VectorMismatch           another dimension or fingerprint than the collection's
 │   ├── Overloaded               refused at the door; says when to come back
 │   ├── DeadlineExpired          nobody waits for the answer any more
@@ -71,6 +72,10 @@ class ItemNotFound(NotFound):
 
 class CollectionExists(RequestError):
     """The collection's name is taken."""
+
+
+class NoClasses(RequestError):
+    """A classification was asked of a model that only makes embeddings."""
 
 
 class VectorMismatch(RequestError):

@@ -15,12 +15,14 @@ from service.agreement import Agreement
 from service.errors import ManifestError
 
 SCHEMA_VERSION = 1
-TASKS = ("single_label", "multi_label")
+# A model of the task "embedding" has no classes.
+TASKS = ("single_label", "multi_label", "embedding")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PROVIDERS = ("any", "cpu", "cuda", "tensorrt", "openvino")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 # A manifest of ImageNet-21k's labels has under 1 MB; anything above is not one.
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+_AS_EMBEDDING = "as the task is 'embedding'"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model package says about itself; see protos/manifest.schema.json for each field."""
+    """What a model package says about itself; see protos/manifest.schema.json for each field.
+
+    Attributes:
+        logits_name: None for the task "embedding", which has no labels either.
+    """
 
     folder: Path
     name: str
@@ -57,7 +63,7 @@ class Manifest:
     resize_short_side: int
     interpolation: str
     jpeg_scaled_decode: bool
-    logits_name: str
+    logits_name: str | None
     embedding_name: str
     embedding_dimension: int
     labels: tuple[str, ...]
@@ -123,15 +129,20 @@ def _parse(root: "_Reader", folder: Path, digest: str) -> Manifest:
     preprocessing = root.object("preprocessing")
     preprocessing.boolean("antialias", expected=True)
     preprocessing.object("normalization").boolean("in_graph", expected=True)
+    task = root.choice("task", TASKS)
     outputs = root.object("outputs")
-    logits, embedding = outputs.object("logits"), outputs.object("embedding")
+    embedding = outputs.object("embedding")
     embedding.boolean("l2_normalized", expected=True)
-    labels = root.strings("labels")
-    classes = logits.integer("dimension", 1)
-    if classes != len(labels):
-        raise logits.error("dimension", classes, f"{len(labels)}, the number of labels")
+    labels, temperature = root.strings("labels", least=0), root.positive("temperature")
+    logits_name = None
+    if task == "embedding":
+        _check_without_classes(root, outputs, labels, temperature)
+    elif not labels:
+        raise root.error("labels", [], "a list of at least one")
+    else:
+        logits_name = _parse_logits(outputs.object("logits"), labels)
     height, width = inputs.integer("height", 1, 4096), inputs.integer("width", 1, 4096)
-    variants = tuple(_parse_variant(reader) for reader in root.objects("variants"))
+    variants = tuple(_parse_variant(reader, task) for reader in root.objects("variants"))
     if variants[0].precision != "fp32":
         raise root.error("variants[0].precision", variants[0].precision, "'fp32'")
     return Manifest(
@@ -139,44 +150,60 @@ def _parse(root: "_Reader", folder: Path, digest: str) -> Manifest:
         name=root.matching("name", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"),
         version=root.matching("version", r"[1-9][0-9]{0,8}"),
         architecture=root.matching("architecture", r".+"),
-        task=root.choice("task", TASKS),
+        task=task,
         input_name=inputs.matching("name", r".+"),
         input_height=height,
         input_width=width,
         resize_short_side=preprocessing.integer("resize_short_side", max(height, width), 8192),
         interpolation=preprocessing.choice("interpolation", INTERPOLATIONS),
         jpeg_scaled_decode=preprocessing.flag("jpeg_scaled_decode"),
-        logits_name=logits.matching("name", r".+"),
+        logits_name=logits_name,
         embedding_name=embedding.matching("name", r".+"),
         embedding_dimension=embedding.integer("dimension", 1),
         labels=labels,
-        temperature=root.positive("temperature"),
+        temperature=temperature,
         variants=variants,
         digest=digest,
     )
 
 
-def _parse_variant(reader: "_Reader") -> Variant:
+def _parse_logits(logits: "_Reader", labels: tuple[str, ...]) -> str:
+    classes = logits.integer("dimension", 1)
+    if classes != len(labels):
+        raise logits.error("dimension", classes, f"{len(labels)}, the number of labels")
+    return logits.matching("name", r".+")
+
+
+def _check_without_classes(
+    root: "_Reader", outputs: "_Reader", labels: tuple[str, ...], temperature: float
+) -> None:
+    outputs.without("logits")
+    if labels:
+        raise root.error("labels", list(labels), f"[], {_AS_EMBEDDING}")
+    if temperature != 1:
+        raise root.error("temperature", temperature, f"1, {_AS_EMBEDDING}")
+
+
+def _parse_variant(reader: "_Reader", task: str) -> Variant:
     return Variant(
         file=reader.matching("file", r"[A-Za-z0-9][A-Za-z0-9_.-]*\.onnx"),
         sha256=reader.matching("sha256", r"[0-9a-f]{64}"),
         precision=reader.choice("precision", PRECISIONS),
         provider=reader.choice("provider", PROVIDERS),
-        agreement=_parse_agreement(reader.object("agreement")) if reader.has("agreement") else None,
+        agreement=_parse_agreement(reader.object("agreement"), task) if reader.has("agreement") else None,
     )
 
 
-def _parse_agreement(reader: "_Reader") -> Agreement:
+def _parse_agreement(reader: "_Reader", task: str) -> Agreement:
+    of_classes = ("top1_agreement", "top1_accuracy", "reference_top1_accuracy")
+    if task == "embedding":
+        reader.without(*of_classes)
     return Agreement(
         images=reader.integer("images", 1),
-        top1_agreement=reader.number("top1_agreement", 0, 1),
+        top1_agreement=None if task == "embedding" else reader.number("top1_agreement", 0, 1),
         max_relative_error=reader.number("max_relative_error", 0, sys.float_info.max),
         embedding_cosine=reader.number("embedding_cosine", -1, 1.000001),
-        **{
-            name: reader.number(name, 0, 1)
-            for name in ("top1_accuracy", "reference_top1_accuracy")
-            if reader.has(name)
-        },
+        **{name: reader.number(name, 0, 1) for name in of_classes[1:] if reader.has(name)},
     )
 
 
@@ -200,6 +227,12 @@ class _Reader:
     def has(self, name: str) -> bool:
         return name in self._fields
 
+    def without(self, *names: str) -> None:
+        """Refuse what a model without classes can't have."""
+        for name in names:
+            if name in self._fields:
+                raise self.error(name, self._fields[name], f"none, {_AS_EMBEDDING}")
+
     def object(self, name: str) -> "_Reader":
         return _Reader(self._path, f"{self._where}{name}.", self._get(name))
 
@@ -208,17 +241,17 @@ class _Reader:
             _Reader(self._path, f"{self._where}{name}[{i}].", item) for i, item in enumerate(self._list(name))
         ]
 
-    def strings(self, name: str) -> tuple[str, ...]:
-        items = self._list(name)
+    def strings(self, name: str, least: int = 1) -> tuple[str, ...]:
+        items = self._list(name, least)
         for item in items:
             if not isinstance(item, str):
                 raise self.error(name, item, "strings")
         return tuple(items)
 
-    def _list(self, name: str) -> list[Any]:
+    def _list(self, name: str, least: int = 1) -> list[Any]:
         value = self._get(name)
-        if not isinstance(value, list) or not value:
-            raise self.error(name, value, "a list of at least one")
+        if not isinstance(value, list) or len(value) < least:
+            raise self.error(name, value, "a list of at least one" if least else "a list")
         return value
 
     def matching(self, name: str, pattern: str) -> str:

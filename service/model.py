@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.admission import Admission, Load
 from service.batching import DynamicBatcher, Take
 from service.config import Config
-from service.errors import InferenceFailed, RequestError
+from service.errors import InferenceFailed, NoClasses, RequestError
 from service.forecast import Forecast
 from service.latency import LatencyTable
 from service.manifest import Manifest
@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     """What the model says of one image.
 
     Attributes:
-        logits: float32 [classes].
+        logits: float32 [classes]; [0] of a model without classes.
         embedding: float32 [embedding_dimension], L2-normalised.
         classes: best first, at least as many as were asked for, each its place in labels and logits.
         probabilities: of `classes`, 0 to 1.
@@ -129,6 +129,14 @@ class Model:
         metrics.model_info.labels(
             manifest.name, manifest.version, self.execution_provider, self.precision
         ).set(1)
+
+    def check_classifies(self) -> None:
+        """Raises NoClasses where the model only makes embeddings."""
+        if self.manifest.logits_name is None:
+            raise NoClasses(
+                f"model {self.manifest.name!r} (version {self.manifest.version}) has no classes: it only "
+                "makes embeddings; call Embed, or name a model that classifies"
+            )
 
     def takes_as_is(self, height: int, width: int) -> bool:
         """Whether pixels of that size are the model's input already: preprocessing keeps every one."""

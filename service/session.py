@@ -34,7 +34,7 @@ class Outputs:
     """What the model says of a batch, or of one image of it (then without the first axis).
 
     Attributes:
-        logits: float32 [batch, classes].
+        logits: float32 [batch, classes]; [batch, 0] of a model without classes.
         embedding: float32 [batch, embedding_dimension], L2-normalised.
     """
 
@@ -73,10 +73,9 @@ class ModelSession:
         self.precision, self.device, self.batch_sizes = plan.precision, plan.device, plan.batch_sizes
         self._provider = plan.provider
         self._input_shape = plan.image_shape
-        self._outputs: dict[str, tuple[int, ...]] = {
-            manifest.logits_name: (len(manifest.labels),),
-            manifest.embedding_name: (manifest.embedding_dimension,),
-        }
+        self._outputs: dict[str, tuple[int, ...]] = {manifest.embedding_name: (manifest.embedding_dimension,)}
+        if manifest.logits_name is not None:
+            self._outputs[manifest.logits_name] = (len(manifest.labels),)
         self._check_graph()
         self._runs: Runs
         if plan.provider in GPU_PROVIDERS:
@@ -157,8 +156,8 @@ class ModelSession:
         expected = [(size, *shape) for shape in self._outputs.values()]
         if shapes != expected:
             raise InferenceFailed(f"the model gave outputs of shapes {shapes}; expected {expected}")
-        logits, embedding = (array[:count].astype(np.float32, copy=False) for array in arrays)
-        return Outputs(logits, embedding)
+        embedding, *logits = (array[:count].astype(np.float32, copy=False) for array in arrays)
+        return Outputs(logits[0] if logits else np.empty((count, 0), np.float32), embedding)
 
 
 def open_sessions(manifest: Manifest, settings: ModelSettings) -> list[ModelSession]:

@@ -36,6 +36,23 @@ def write_colors(repository: Path, name: str = "colors", version: str = "1", **c
     return _write(repository, name, version, _colors_graph(), changes)
 
 
+def write_embedder(repository: Path, name: str = "embedder") -> Path:
+    """The colors model without its classes: embeddings only."""
+    model = _colors_graph()
+    (logits,) = [output for output in model.graph.output if output.name == "logits"]
+    model.graph.output.remove(logits)
+    content = model.SerializeToString()
+    document = manifest_document(name, "1", hashlib.sha256(content).hexdigest())
+    agreement = {"images": 1, "max_relative_error": 0.0, "embedding_cosine": 1.0}
+    changes = {
+        "task": "embedding",
+        "outputs": {"embedding": document["outputs"]["embedding"]},
+        "labels": [],
+        "variants": [document["variants"][0] | {"agreement": agreement}],
+    }
+    return _write_content(repository, name, "1", content, changes)
+
+
 def write_slow(repository: Path, name: str = "slow", *, side: int = 1600, products: int = 4) -> Path:
     """The colors model with matrix products in front, so that each run takes a good part of a second."""
     return _write(repository, name, "1", _colors_graph(side=side, products=products), {})

@@ -11,7 +11,11 @@ from fovea.errors import FoveaError, from_status
 from fovea.types import Classification, ClassScore, Embedding, Model, Priority
 from fovea.v1 import classification_pb2, embedding_pb2, image_pb2, models_pb2, priority_pb2
 
-_TASKS = {models_pb2.TASK_SINGLE_LABEL: "single_label", models_pb2.TASK_MULTI_LABEL: "multi_label"}
+_TASKS = {
+    models_pb2.TASK_SINGLE_LABEL: "single_label",
+    models_pb2.TASK_MULTI_LABEL: "multi_label",
+    models_pb2.TASK_EMBEDDING: "embedding",
+}
 
 _PRIORITIES = {"interactive": priority_pb2.PRIORITY_INTERACTIVE, "bulk": priority_pb2.PRIORITY_BULK}
 

@@ -123,6 +123,7 @@ class Client:
 
         Raises:
             InvalidImage: the image can't be used; says why.
+            FailedPrecondition: the model has no classes.
             OSError: the file can't be read.
         """
         operation = Classify(self._limits, model, version, top_k, include_logits, priority)

@@ -5,7 +5,7 @@ FoveaError                       code, message, request_id
 │   └── InvalidImage             the bytes or pixels of one image, or a file that can't be read
 ├── NotFound                     no such model, collection or item; lists what there is
 ├── AlreadyExists                the collection's name is taken
-├── FailedPrecondition           a vector of another model than the collection's
+├── FailedPrecondition           a vector of another model than the collection's, a model without classes
 ├── ResourceExhausted            over one of gRPC's limits, for instance a message too large
 │   └── Overloaded               the server's queue is full; refused before any work was done
 ├── DeadlineExceeded             the timeout passed, and the work that was left isn't done
@@ -69,7 +69,7 @@ class AlreadyExists(FoveaError):
 
 
 class FailedPrecondition(FoveaError):
-    """What is there doesn't fit the request: for instance, vectors of another model."""
+    """What is there doesn't fit the request: vectors of another model, or a model without classes."""
 
     default_code = "FAILED_PRECONDITION"
 

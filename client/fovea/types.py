@@ -87,10 +87,10 @@ class Model:
         version: the loaded one.
         is_default: whether requests that name no model go here.
         architecture: for instance resnet50.
-        task: "single_label" or "multi_label".
+        task: "single_label", "multi_label", or "embedding": without classes, for `embed` and collections.
         input_height: what the graph takes, in pixels.
         input_width: what the graph takes, in pixels.
-        labels: one per class, in the order of the logits.
+        labels: one per class, in the order of the logits; none of an "embedding" model.
         embedding_dimension: of its vectors.
         execution_provider: what really runs it, as ONNX Runtime names it.
         precision: fp32, fp16, bf16 or int8.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 import numpy as np
-from fovea import Classification, Embedding, FoveaError, Neighbor, NotFound
+from fovea import Classification, Embedding, FailedPrecondition, FoveaError, Neighbor, NotFound
 
 from service.cli.connection import (
     collection_option,
@@ -203,7 +203,8 @@ def _classification(result: Classification) -> dict[str, Any]:
 
 
 def _print_failure(photo: str, error: FoveaError, as_json: bool) -> None:
-    if isinstance(error, NotFound):  # the model, which no other photo will find either
+    # The model isn't there, or has no classes: so it is for every other photo.
+    if isinstance(error, NotFound | FailedPrecondition):
         raise error
     if as_json:
         print_json({"photo": photo, "error": {"code": error.code, "message": error.message}})

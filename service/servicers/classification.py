@@ -63,6 +63,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     def _understand(self, request: pb.ClassifyRequest, timeout_s: float | None) -> InferenceRequest:
         model = self._repository.get(request.model, request.version)
         name_model(model)
+        model.check_classifies()
         return InferenceRequest(
             model,
             image_sources(request.images, self._config),

@@ -10,7 +10,11 @@ from service.model import Model
 from service.repository import ModelRepository
 from service.servicers.messages import name_model
 
-_TASKS = {"single_label": pb.TASK_SINGLE_LABEL, "multi_label": pb.TASK_MULTI_LABEL}
+_TASKS = {
+    "single_label": pb.TASK_SINGLE_LABEL,
+    "multi_label": pb.TASK_MULTI_LABEL,
+    "embedding": pb.TASK_EMBEDDING,
+}
 
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):

@@ -27,6 +27,9 @@ GOOD = Agreement(200, 1.0, 0.0, 1.0)
         ("int8", replace(GOOD, top1_accuracy=0.95, reference_top1_accuracy=0.9), ""),
         ("int8", replace(GOOD, top1_accuracy=0.1), ""),
         ("fp32", replace(GOOD, top1_agreement=0.5), ""),
+        # A model without classes has its embeddings only.
+        ("int8", Agreement(200, None, 0.1, 0.98), ""),
+        ("int8", Agreement(200, None, 0.1, 0.979), "embedding_cosine 0.979 is below 0.98"),
     ],
 )
 def test_the_gates(precision: str, agreement: Agreement, words: str) -> None:

@@ -154,6 +154,47 @@ def test_fingerprints_tell_packages_and_precisions_apart(tmp_path: Path) -> None
     assert len(prints) == 4
 
 
+def without_classes(**changes: Any) -> dict[str, Any]:
+    """GOOD as a model of the task "embedding"."""
+    document = copy.deepcopy(GOOD) | {"task": "embedding", "labels": [], "temperature": 1}
+    del document["outputs"]["logits"]
+    for variant in document["variants"]:
+        for name in ("top1_agreement", "top1_accuracy", "reference_top1_accuracy"):
+            variant["agreement"].pop(name, None)
+    return document | changes
+
+
+def test_a_model_without_classes_is_read(tmp_path: Path) -> None:
+    document = without_classes()
+    assert schema_accepts(document)
+    manifest = read_manifest(write(tmp_path, document))
+    assert (manifest.task, manifest.logits_name, manifest.labels) == ("embedding", None, ())
+    assert (manifest.embedding_name, manifest.embedding_dimension) == ("embedding", 64)
+    assert manifest.variants[1].agreement == Agreement(64, None, 0.04, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ["zero"]}, r"labels is \[\"zero\"\]; expected \[\], as the task is 'embedding'"),
+        ({"labels": None}, "labels is null; expected a list"),
+        ({"temperature": 1.5}, "temperature is 1.5; expected 1, as the task is 'embedding'"),
+        ({"outputs": GOOD["outputs"]}, r"outputs\.logits is .*; expected none, as the task is 'embedding'"),
+        ({"outputs": {}}, r"outputs\.embedding is missing"),
+        ({"variants": GOOD["variants"]}, r"variants\[0\]\.agreement\.top1_agreement is 1\.0; expected none"),
+        ({"task": "single_label"}, "labels is .*; expected a list of at least one"),
+        ({"task": "multi_label", "labels": ["a"]}, r"outputs\.logits is missing"),
+    ],
+)
+def test_what_a_model_without_classes_cannot_have(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    document = without_classes(**changes)
+    assert not schema_accepts(document)
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(write(tmp_path, document))
+
+
 # Each breaks one field; the error names the field, and service and schema agree that it is broken.
 BROKEN: list[tuple[str, Any]] = [
     ("schema_version", 2),
@@ -224,6 +265,7 @@ BROKEN: list[tuple[str, Any]] = [
     ("variants.0.agreement", [1.0]),
     ("variants.0.agreement.images", 0),
     ("variants.0.agreement.images", MISSING),
+    ("variants.1.agreement.top1_agreement", MISSING),
     ("variants.1.agreement.top1_agreement", 1.5),
     ("variants.1.agreement.top1_agreement", "1"),
     ("variants.1.agreement.top1_agreement", True),

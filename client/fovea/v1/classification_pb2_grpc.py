@@ -52,7 +52,8 @@ class ClassificationServiceServicer(object):
     def Classify(self, request, context):
         """Names what is on each image. Fails as a whole only for what concerns the
         whole request (unknown model, full queue, passed deadline, no images); what
-        concerns one image is that image's own status.
+        concerns one image is that image's own status. A model without classes
+        (TASK_EMBEDDING) is refused with FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

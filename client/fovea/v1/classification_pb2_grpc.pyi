@@ -25,7 +25,8 @@ class ClassificationServiceStub:
     ]
     """Names what is on each image. Fails as a whole only for what concerns the
     whole request (unknown model, full queue, passed deadline, no images); what
-    concerns one image is that image's own status.
+    concerns one image is that image's own status. A model without classes
+    (TASK_EMBEDDING) is refused with FAILED_PRECONDITION.
     """
 
     ClassifyStream: grpc.StreamStreamMultiCallable[
@@ -45,7 +46,8 @@ class ClassificationServiceAsyncStub:
     ]
     """Names what is on each image. Fails as a whole only for what concerns the
     whole request (unknown model, full queue, passed deadline, no images); what
-    concerns one image is that image's own status.
+    concerns one image is that image's own status. A model without classes
+    (TASK_EMBEDDING) is refused with FAILED_PRECONDITION.
     """
 
     ClassifyStream: grpc.aio.StreamStreamMultiCallable[
@@ -67,7 +69,8 @@ class ClassificationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[fovea.v1.classification_pb2.ClassifyResponse, collections.abc.Awaitable[fovea.v1.classification_pb2.ClassifyResponse]]:
         """Names what is on each image. Fails as a whole only for what concerns the
         whole request (unknown model, full queue, passed deadline, no images); what
-        concerns one image is that image's own status.
+        concerns one image is that image's own status. A model without classes
+        (TASK_EMBEDDING) is refused with FAILED_PRECONDITION.
         """
 
     @abc.abstractmethod

@@ -30,6 +30,10 @@ class _TaskEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeW
     """Exactly one label is right: softmax."""
     TASK_MULTI_LABEL: _Task.ValueType  # 2
     """Any number of labels is right: a sigmoid each."""
+    TASK_EMBEDDING: _Task.ValueType  # 3
+    """The model has no classes: it is there for EmbeddingService and collections,
+    and ClassificationService refuses it with FAILED_PRECONDITION.
+    """
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper): ...
 
@@ -38,6 +42,10 @@ TASK_SINGLE_LABEL: Task.ValueType  # 1
 """Exactly one label is right: softmax."""
 TASK_MULTI_LABEL: Task.ValueType  # 2
 """Any number of labels is right: a sigmoid each."""
+TASK_EMBEDDING: Task.ValueType  # 3
+"""The model has no classes: it is there for EmbeddingService and collections,
+and ClassificationService refuses it with FAILED_PRECONDITION.
+"""
 global___Task = Task
 
 @typing.final
@@ -139,7 +147,7 @@ class Model(google.protobuf.message.Message):
     max_batch_size: builtins.int
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """One per class, in the order of the logits."""
+        """One per class, in the order of the logits; none of a TASK_EMBEDDING model."""
 
     def __init__(
         self,
