@@ -18,24 +18,25 @@ class Agreement:
 
     Attributes:
         images: how many were compared.
-        top1_agreement: share of images with the same highest logit.
-        max_relative_error: max|Δlogits| ÷ max|reference logits|.
+        top1_agreement: share of images with the same highest logit; None where there are no classes.
+        max_relative_error: max|Δlogits| ÷ max|reference logits|; of embeddings where there are no logits.
         embedding_cosine: mean over the images.
         top1_accuracy: share of images with the right label; None where labels aren't known.
         reference_top1_accuracy: the reference's on the same images; None likewise.
     """
 
     images: int
-    top1_agreement: float
+    top1_agreement: float | None
     max_relative_error: float
     embedding_cosine: float
     top1_accuracy: float | None = None
     reference_top1_accuracy: float | None = None
 
     def __str__(self) -> str:
-        text = (
-            f"same top-1 {self.top1_agreement:.2%}, embedding cosine {self.embedding_cosine:.6f}, max|Δ| ÷ "
-            f"max|reference| {self.max_relative_error:.2g}"
+        text = "" if self.top1_agreement is None else f"same top-1 {self.top1_agreement:.2%}, "
+        text += (
+            f"embedding cosine {self.embedding_cosine:.6f}, max|Δ| ÷ max|reference| "
+            f"{self.max_relative_error:.2g}"
         )
         if self.top1_accuracy is not None and self.reference_top1_accuracy is not None:
             text += f", accuracy {self.top1_accuracy:.2%} (fp32 {self.reference_top1_accuracy:.2%})"
@@ -46,7 +47,11 @@ class Agreement:
         accuracies = [each.top1_accuracy for each in (self, other) if each.top1_accuracy is not None]
         return replace(
             self,
-            top1_agreement=_least(self.top1_agreement, other.top1_agreement),
+            top1_agreement=(
+                None
+                if self.top1_agreement is None or other.top1_agreement is None
+                else _least(self.top1_agreement, other.top1_agreement)
+            ),
             # What isn't a number is the worst.
             max_relative_error=-_least(-self.max_relative_error, -other.max_relative_error),
             embedding_cosine=_least(self.embedding_cosine, other.embedding_cosine),
@@ -62,20 +67,21 @@ def agreement(reference: Outputs, outputs: Outputs, labels: NDArray[np.int64] | 
     """Compare logits and embeddings for the same images.
 
     Args:
-        reference: logits [images, classes] and unit-length or zero embeddings [images, dimension].
+        reference: logits [images, classes] and unit-length or zero embeddings [images, dimension]; of a
+            model without classes the logits are [images, 0].
         outputs: likewise.
         labels: int64 [images], indices of the classes; None where they aren't known.
     """
     (expected, expected_embeddings), (logits, embeddings) = reference, outputs
-    # Infinite logits give nan here, which fails every gate.
-    with np.errstate(invalid="ignore"):
-        error = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), _TINY))
+    cosine = _mean_cosine(embeddings, expected_embeddings)
+    if expected.shape[1] == 0:
+        return Agreement(len(expected), None, _relative_error(embeddings, expected_embeddings), cosine)
     known = labels is not None
     return Agreement(
         images=len(expected),
         top1_agreement=float(np.mean(logits.argmax(1) == expected.argmax(1))),
-        max_relative_error=error,
-        embedding_cosine=_mean_cosine(embeddings, expected_embeddings),
+        max_relative_error=_relative_error(logits, expected),
+        embedding_cosine=cosine,
         top1_accuracy=float(np.mean(logits.argmax(1) == labels)) if known else None,
         reference_top1_accuracy=float(np.mean(expected.argmax(1) == labels)) if known else None,
     )
@@ -99,14 +105,14 @@ class Gate:
         """What isn't kept, in words with the numbers; empty where all is."""
         failed = []
         # Written so that nan fails.
-        if not measured.top1_agreement >= self.top1_agreement:
+        if measured.top1_agreement is not None and not measured.top1_agreement >= self.top1_agreement:
             failed.append(f"same top-1 {measured.top1_agreement:.2%}, expected {self.top1_agreement:.1%}")
         if not measured.embedding_cosine >= self.embedding_cosine:
             failed.append(
                 f"embedding cosine {measured.embedding_cosine:.6f}, expected {self.embedding_cosine}"
             )
         if not np.isfinite(measured.max_relative_error):
-            failed.append("some logits aren't numbers")
+            failed.append("some outputs aren't numbers")
         if measured.top1_accuracy is not None and measured.reference_top1_accuracy is not None:
             lost = measured.reference_top1_accuracy - measured.top1_accuracy
             if not lost <= MAX_ACCURACY_LOSS + _ROUNDING:
@@ -127,6 +133,12 @@ MAX_ACCURACY_LOSS = 0.005
 def _least(left: float, right: float) -> float:
     """The smaller one; nan where either is."""
     return float(np.minimum(left, right))
+
+
+def _relative_error(values: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    # Infinite values give nan here, which fails every gate.
+    with np.errstate(invalid="ignore"):
+        return float(np.abs(values - expected).max() / max(np.abs(expected).max(), _TINY))
 
 
 def _mean_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:

@@ -13,7 +13,8 @@ from training.errors import ExportError
 from training.graph import EMBEDDING, INPUT, LOGITS
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Logits float32 [count, classes] and embeddings float32 [count, embedding_dimension]."""
+"""Logits float32 [count, classes], [count, 0] of a graph without classes, and embeddings float32 [count,
+embedding_dimension]."""
 
 _OPENVINO = "OpenVINOExecutionProvider"
 # Not the provider's own name, which the service gives it: a name can be given once in a process.
@@ -168,9 +169,11 @@ def _openvino_devices(runtime: ModuleType) -> list[Any]:
 
 
 def _outputs(session: Any, images: NDArray[np.uint8], batch_size: int) -> Outputs:
+    names = {output.name for output in session.get_outputs()}
+    asked = [name for name in (EMBEDDING, LOGITS) if name in names]
     parts = [
-        session.run([LOGITS, EMBEDDING], {INPUT: images[start : start + batch_size]})
+        session.run(asked, {INPUT: images[start : start + batch_size]})
         for start in range(0, len(images), batch_size)
     ]
-    logits, embeddings = zip(*parts, strict=True)
-    return np.concatenate(logits), np.concatenate(embeddings)
+    embeddings, *logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return logits[0] if logits else np.empty((len(images), 0), np.float32), embeddings

@@ -85,3 +85,18 @@ def test_a_failure_says_what_was_measured_and_expected() -> None:
         "embedding cosine 0.500000, expected 0.98",
         "1.00% of top-1 accuracy lost, expected at most 0.5%",
     ]
+
+
+def test_without_classes_embeddings_alone_count() -> None:
+    none: list[list[float]] = [[], []]
+    reference, other = outputs(none, [[1, 0], [0, 1]]), outputs(none, [[1, 0], [0.6, 0.8]])
+    assert agreement(reference, reference) == Agreement(2, None, 0, 1)
+    measured = agreement(reference, other)
+    assert (measured.top1_agreement, measured.max_relative_error) == (None, pytest.approx(0.6))
+    assert measured.embedding_cosine == pytest.approx(0.9)
+    assert GATES["int8"].failures(measured) == ["embedding cosine 0.900000, expected 0.98"]
+    assert "top1_agreement" not in measured.recorded()
+    assert str(measured).startswith("embedding cosine 0.9")
+    assert measured.worse(agreement(reference, reference)) == measured
+    nan = outputs(none, [[1, 0], [math.nan, 0]])
+    assert len(GATES["int8"].failures(agreement(reference, nan))) == 2
