@@ -1,0 +1,94 @@
+"""Losses by name: for classification, and those that learn distances between embeddings."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from training.errors import SettingError
+from training.objective import BinaryCrossEntropy, CrossEntropy, Objective
+from training.retrieval import EmbeddingCrossEntropy
+
+if TYPE_CHECKING:
+    from training.metric_learning import MetricLearning
+
+CLASSIFICATION_LOSSES = ("cross-entropy", "binary-cross-entropy")
+METRIC_LOSSES = ("arcface", "subcenter-arcface", "proxy-anchor", "multi-similarity", "triplet")
+LOSSES = (*CLASSIFICATION_LOSSES, *METRIC_LOSSES)
+
+
+def make_objective(
+    name: str,
+    *,
+    classes: int,
+    embedding_dimension: int,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    task: str = "single_label",
+    class_disjoint: bool = False,
+    **settings: float,
+) -> Objective:
+    """A loss, and the scores that choose the best checkpoint.
+
+    What it draws at random (proxies) comes from PyTorch's global generator: seed that before.
+
+    Args:
+        name: one of `LOSSES`. "cross-entropy" of a multi-label task is the binary one.
+        classes: that are trained on.
+        embedding_dimension: the network's, with its projection.
+        class_weights: float32 [classes]; None counts all alike. For classification.
+        label_smoothing: share of the target spread over all classes. For classification.
+        task: "single_label" or "multi_label".
+        class_disjoint: whether val and test hold other classes than train: then classification, too, is
+            scored by retrieval.
+        settings: of a metric loss, by the names of its class below; what isn't given is as in its paper.
+
+    Raises:
+        SettingError: the name or a setting isn't known, or the loss doesn't suit the task.
+    """
+    if name not in LOSSES:
+        raise SettingError(f"--loss is {name!r}; expected one of {', '.join(LOSSES)}")
+    if name in CLASSIFICATION_LOSSES:
+        if settings:
+            raise SettingError(f"--loss {name} has no setting {', '.join(settings)}")
+        if class_disjoint:
+            if name != "cross-entropy" or task != "single_label":
+                raise SettingError(
+                    f"--loss is {name} for a {task} task with held-out classes; expected cross-entropy or a "
+                    "metric loss, and one label an image"
+                )
+            return EmbeddingCrossEntropy(class_weights, label_smoothing)
+        if name == "binary-cross-entropy" or task == "multi_label":
+            return BinaryCrossEntropy(task, class_weights, label_smoothing)
+        return CrossEntropy(class_weights, label_smoothing)
+    if task != "single_label":
+        raise SettingError(
+            f"--loss {name} wants one label an image; this data set's task is {task}, so expected "
+            f"{' or '.join(CLASSIFICATION_LOSSES)}"
+        )
+    if class_weights is not None or label_smoothing:
+        refused = "class weights" if class_weights is not None else "label smoothing"
+        raise SettingError(
+            f"--loss {name} has no {refused}; that is for {' and '.join(CLASSIFICATION_LOSSES)}"
+        )
+    kind = _metric_losses()[name]
+    unknown = settings.keys() - kind.defaults.keys()
+    if unknown:
+        raise SettingError(
+            f"--loss {name} has no setting {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(f'{key} = {value:g}' for key, value in kind.defaults.items())}"
+        )
+    return kind(classes, embedding_dimension, kind.defaults | settings)
+
+
+def _metric_losses() -> "dict[str, type[MetricLearning]]":
+    try:
+        # Half a second to import, which classification needn't wait for.
+        from training.metric_learning import KINDS
+    except ModuleNotFoundError as error:
+        if error.name != "pytorch_metric_learning":
+            raise
+        raise SettingError(
+            "the losses that learn distances need pytorch-metric-learning, which isn't installed; "
+            "pip install 'fovea-serving[train]'"
+        ) from error
+    return KINDS
