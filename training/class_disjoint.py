@@ -1,0 +1,158 @@
+"""A data set whose val and test hold classes that training never sees: how retrieval is judged.
+
+A network that only tells its training classes apart can look good on other images of them; what users
+search for are things that nobody labelled (Musgrave et al. 2020, arXiv:2003.08505, section 2).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import DataError, SettingError
+from training.source import source_bytes
+from training.splits import SINGLE_LABEL, Dataset, Split, partition
+
+# To retrieve, an image needs another one of its class in val, and one in test.
+_LEAST_IMAGES = 4
+
+
+def hold_out(dataset: Dataset, holdout: int | Sequence[str]) -> Dataset:
+    """Train on some classes, choose and report on the others.
+
+    All different images of the held-out classes, from whatever split, are divided evenly between val and
+    test by the SHA-256 of their content, so the same images always come into the same part, wherever
+    they lie, and copies never stand in both. Train keeps its own images of the other classes.
+
+    Args:
+        dataset: single-label.
+        holdout: how many classes to hold out, the last ones, as the field does with its data sets (of
+            CUB-200 the last 100); or their names.
+
+    Returns:
+        A data set whose `classes` are those that are trained on, and behind them those held out; so the
+        labels of train are below `trained_classes`, and those of val and test are not.
+
+    Raises:
+        SettingError: there are no such classes, or fewer than two are left to train on.
+        DataError: the data set is multi-label, or a held-out class has fewer than 4 images.
+    """
+    if dataset.task != SINGLE_LABEL:
+        raise DataError(
+            f"--holdout-classes wants one label an image; the images of {dataset.name} have several"
+        )
+    held = _named(dataset.classes, holdout)
+    kept = [name for name in dataset.classes if name not in held]
+    classes = (*kept, *held)
+    order = {name: index for index, name in enumerate(classes)}
+    places = np.array([order[name] for name in dataset.classes], np.int64)
+
+    train, val, test = hold_out_last(
+        [Split(split.sources, places[split.labels]) for split in (dataset.train, dataset.val, dataset.test)],
+        classes,
+        len(held),
+    )
+    return replace(
+        dataset,
+        classes=classes,
+        train=train,
+        val=val,
+        test=test,
+        rule=f"{dataset.rule}; of these, train keeps {len(kept)} classes, and all images of the other "
+        f"{len(held)} ({', '.join(held)}) are val or test, half each, by the SHA-256 of their content",
+    )
+
+
+def hold_out_last(splits: Sequence[Split], classes: Sequence[str], count: int) -> tuple[Split, Split, Split]:
+    """`hold_out` for splits whose held-out classes are the last ones already: a run's, found again.
+
+    Args:
+        splits: single-label train, val and test, as they were before.
+        classes: by label.
+        count: how many of them are held out.
+
+    Returns:
+        Train, val and test.
+
+    Raises:
+        DataError: a held-out class has fewer than 4 images.
+        OSError, service.errors.InvalidImage: a file can't be read any more.
+    """
+    first = len(classes) - count
+    strangers = _joined([_part(split, np.flatnonzero(split.labels >= first)) for split in splits])
+    contents = [_content(strangers, index) for index in range(len(strangers))]
+    _check_counts(strangers, contents, classes, first)
+    val, test = partition(
+        strangers.labels.tolist(),
+        [content.hex() for content in contents],
+        (0.5,),
+        lambda label: classes[label],
+        contents,
+    )
+    train = splits[0]
+    return (
+        _part(train, np.flatnonzero(train.labels < first)),
+        _part(strangers, np.array(val)),
+        _part(strangers, np.array(test)),
+    )
+
+
+def trained_classes(dataset: Dataset) -> int:
+    """How many of the classes, from the first on, are trained on: all, but for held-out ones."""
+    if dataset.task != SINGLE_LABEL or len(dataset.train) == 0:
+        return len(dataset.classes)
+    return int(dataset.train.labels.max()) + 1
+
+
+def _named(classes: Sequence[str], holdout: int | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(holdout, int):
+        if not 0 < holdout <= len(classes) - 2:
+            raise SettingError(
+                f"--holdout-classes is {holdout}; of {len(classes)} classes expected from 1 to "
+                f"{len(classes) - 2}, so that at least 2 are left to train on"
+            )
+        return tuple(classes[-holdout:])
+    unknown = [name for name in holdout if name not in classes]
+    if unknown:
+        raise SettingError(
+            f"--holdout-classes names {', '.join(map(repr, unknown))}; the classes are {', '.join(classes)}"
+        )
+    held = tuple(name for name in classes if name in holdout)
+    if not held or len(held) > len(classes) - 2:
+        raise SettingError(
+            f"--holdout-classes names {len(held)} of {len(classes)} classes; expected from 1 to "
+            f"{len(classes) - 2}, so that at least 2 are left to train on"
+        )
+    return held
+
+
+def _check_counts(split: Split, contents: Sequence[bytes], classes: Sequence[str], first: int) -> None:
+    for label in range(first, len(classes)):
+        different = len({contents[index] for index in np.flatnonzero(split.labels == label).tolist()})
+        if different < _LEAST_IMAGES:
+            raise DataError(
+                f"held-out class {classes[label]!r} has {different} different image{'s' * (different != 1)}; "
+                f"expected at least {_LEAST_IMAGES}, two each for val and test, one to find the other by"
+            )
+
+
+def _part(split: Split, chosen: NDArray[np.int64]) -> Split:
+    if isinstance(split.sources, np.ndarray):
+        return Split(split.sources[chosen], split.labels[chosen])
+    return Split([split.sources[index] for index in chosen], split.labels[chosen])
+
+
+def _joined(splits: Sequence[Split]) -> Split:
+    labels = np.concatenate([split.labels for split in splits])
+    arrays = [split.sources for split in splits if isinstance(split.sources, np.ndarray)]
+    if arrays:
+        return Split(np.concatenate(arrays), labels)
+    return Split([source for split in splits for source in split.sources], labels)
+
+
+def _content(split: Split, index: int) -> bytes:
+    source = split.sources[index]
+    data = source.tobytes() if isinstance(source, np.ndarray) else source_bytes(source)
+    return hashlib.sha256(data).digest()
