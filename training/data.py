@@ -5,7 +5,6 @@ import random
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from training.assembly import assemble
 from training.digits import digit_arrays, digits
 from training.errors import DataError
-from training.folder import read_folder
 from training.image_check import Track, untracked
+from training.sources import list_source
 from training.splits import Dataset, Defaults, Split
 from training.transforms import Transform
 
@@ -27,12 +27,12 @@ __all__ = ["Batches", "Dataset", "Defaults", "Split", "digit_arrays", "digits", 
 
 
 def open_dataset(data: str, skip_broken: bool = False, track: Track = untracked) -> Dataset:
-    """'digits', or the path of a folder of images (write ./digits for a folder of that name).
+    """'digits', or a folder of images (write ./digits for one of that name), a table, or shards.
 
     Raises:
-        DataError, BrokenImages: as `folder.read_folder`.
+        DataError, BrokenImages: as `sources.list_source` and `assembly.assemble`.
     """
-    return digits() if data == "digits" else read_folder(Path(data), skip_broken, track)
+    return digits() if data == "digits" else assemble(list_source(data), skip_broken, track)
 
 
 class Batches:

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.preprocess import Preprocessing
-from training.errors import ExportError
-from training.image_files import find_images
-from training.layout import ALL, parts_of
 from training.parity_images import split_images, spread
+from training.sources import find_pictures
 from training.splits import Split
 from training.transforms import shifted
 
@@ -61,40 +59,31 @@ def evaluation_split(split: Split, spec: Preprocessing) -> EvaluationImages:
 
 
 def evaluation_folder(folder: Path, spec: Preprocessing, labels: Sequence[str]) -> EvaluationImages:
-    """Likewise of a folder: its test part, else its val part, where it has parts.
+    """Likewise of a folder, a table or shards: the test part, else the val part, where there are parts.
 
-    Labels are known where every image lies in a folder that is called like one of `labels`.
+    Labels are known where every image's class is one of `labels`; a folder's classes are called by the
+    folders that its images lie in.
 
     Raises:
-        DataError: a folder can't be read.
+        DataError: it can't be read.
         ExportError: there are no images, or one is broken.
     """
-    parts = parts_of(folder)
-    root = parts.get("test", parts.get("val", folder))
-    split, known = _labelled(root, labels)
-    images = evaluation_split(split, spec)
-    return images if known else EvaluationImages(images.pixels)
+    pictures = find_pictures(folder, ("test", "val"))
+    classes = {label: index for index, label in enumerate(labels)}
+    indices = [-1 if label is None else classes.get(label, -1) for label in pictures.labels]
+    images = evaluation_split(Split(pictures.sources, np.array(indices, np.int64)), spec)
+    return images if min(indices) >= 0 else EvaluationImages(images.pixels)
 
 
 def calibration_folder(folder: Path, spec: Preprocessing, most: int) -> NDArray[np.uint8]:
-    """Up to `most` images of a folder, evenly spread: of its training part, where it has parts.
+    """Up to `most` images of a folder, a table or shards, evenly spread: of the training part, if there is.
 
     Returns:
         uint8 [count, crop_height, crop_width, 3].
 
     Raises:
-        DataError: a folder can't be read.
+        DataError: it can't be read.
         ExportError: there are no images, or one is broken.
     """
-    parts = parts_of(folder)
-    split, _ = _labelled(parts.get("train", parts.get(ALL, folder)), ())
-    return split_images(split, spec, most)
-
-
-def _labelled(root: Path, labels: Sequence[str]) -> tuple[Split, bool]:
-    paths = find_images(root).paths
-    if not paths:
-        raise ExportError(f"no images in {root}")
-    classes = {label: index for index, label in enumerate(labels)}
-    indices = [classes.get(path.relative_to(root).parts[0], -1) for path in paths]
-    return Split(paths, np.array(indices, np.int64)), min(indices) >= 0
+    sources = find_pictures(folder, ("train",)).sources
+    return split_images(Split(sources, np.zeros(len(sources), np.int64)), spec, most)

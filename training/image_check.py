@@ -1,32 +1,33 @@
-"""Every file decoded once before training: what is broken, and which files are copies of each other."""
+"""Every picture decoded once before training: what is broken, and which are copies of each other."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import InvalidImage
 from service.image import decode_picture
-from training.source import source_bytes
+from training.source import Source, source_bytes
 from training.splits import FILE_LIMITS
 
 # A folder that is broken altogether needn't be listed to its end.
 LISTED = 50
+_SPAN = 4096
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One image file.
+    """One encoded picture.
 
     Attributes:
-        path: of the file.
+        source: where it lies.
         fault: why it can't be used; empty where it can.
         digest: SHA-256 of its bytes; empty where they can't be read.
     """
 
-    path: Path
+    source: Source
     fault: str
     digest: bytes
 
@@ -40,34 +41,37 @@ def untracked(files: Iterable[Checked], _total: int) -> Iterable[Checked]:
     return files
 
 
-def check_images(paths: list[Path], track: Track = untracked) -> list[Checked]:
-    """Read and decode every file, in the order given."""
+def check_images(sources: Sequence[Source], track: Track = untracked) -> list[Checked]:
+    """Read and decode every picture, in the order given."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        return list(track(pool.map(_check, paths), len(paths)))
+        # A pool takes on all that it is given at once, at a thousand bytes each.
+        spans = (sources[first : first + _SPAN] for first in range(0, len(sources), _SPAN))
+        checks = (check for span in spans for check in pool.map(_check, span))
+        return list(track(checks, len(sources)))
 
 
-def describe_broken(broken: list[Checked], root: Path) -> str:
-    """The files with their faults, a line each."""
-    lines = [f"  {file.path.relative_to(root)}: {file.fault}" for file in broken[:LISTED]]
+def describe_broken(broken: Sequence[tuple[str, str]], origin: Path) -> str:
+    """Names and faults, a line each."""
+    lines = [f"  {name}: {fault}" for name, fault in broken[:LISTED]]
     if len(broken) > LISTED:
         lines.append(f"  … and {len(broken) - LISTED} more")
     return "\n".join(
         [
-            f"{len(broken)} broken image file{'s' * (len(broken) != 1)} in {root}:",
+            f"{len(broken)} broken image file{'s' * (len(broken) != 1)} in {origin}:",
             *lines,
             "Mend or remove them, or leave them out with --skip-broken.",
         ]
     )
 
 
-def _check(path: Path) -> Checked:
+def _check(source: Source) -> Checked:
     digest = b""
     try:
-        content = source_bytes(path)
+        content = source_bytes(source)
         digest = hashlib.sha256(content).digest()
         decode_picture(content, FILE_LIMITS)
     except InvalidImage as error:
-        return Checked(path, str(error), digest)
+        return Checked(source, str(error), digest)
     except OSError as error:
-        return Checked(path, f"can't be read: {error.strerror}", digest)
-    return Checked(path, "", digest)
+        return Checked(source, f"can't be read: {error.strerror}", digest)
+    return Checked(source, "", digest)

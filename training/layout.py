@@ -12,7 +12,7 @@ PART_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
+PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
 
 
 def parts_of(root: Path) -> dict[str, Path]:
@@ -25,7 +25,7 @@ def parts_of(root: Path) -> dict[str, Path]:
     """
     named: dict[str, list[Path]] = {}
     for entry in sorted(root.iterdir()):
-        part = _PART_OF.get(entry.name.casefold())
+        part = PART_OF.get(entry.name.casefold())
         if part and entry.is_dir():
             named.setdefault(part, []).append(entry)
     if "train" in named and len(named) > 1:

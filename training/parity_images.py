@@ -10,7 +10,7 @@ from PIL import Image
 from service.errors import InvalidImage
 from service.preprocess import Preprocessing, preprocess
 from training.errors import ExportError
-from training.image_files import find_images
+from training.sources import find_pictures
 from training.splits import Split
 
 # Enough to meet every class of a usual data set; more only takes longer.
@@ -39,19 +39,19 @@ def sample_photos(spec: Preprocessing) -> NDArray[np.uint8]:
 
 
 def folder_images(folder: Path, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Up to `MAX_IMAGES` of the images under `folder`, evenly spread, as the service would see them.
+    """Up to `MAX_IMAGES` of the images that a folder, a table or shards hold, as the service would see them.
+
+    They are evenly spread.
 
     Returns:
         uint8 [count, crop_height, crop_width, 3].
 
     Raises:
-        DataError: a folder can't be read.
+        DataError: it can't be read.
         ExportError: there are none, or one is broken.
     """
-    paths = find_images(folder).paths
-    if not paths:
-        raise ExportError(f"no images to compare on in {folder}")
-    return split_images(Split(paths, np.zeros(len(paths), np.int64)), spec)
+    sources = find_pictures(folder).sources
+    return split_images(Split(sources, np.zeros(len(sources), np.int64)), spec)
 
 
 def split_images(split: Split, spec: Preprocessing, most: int = MAX_IMAGES) -> NDArray[np.uint8]:
@@ -75,5 +75,5 @@ def _pixels(split: Split, index: int, spec: Preprocessing) -> NDArray[np.uint8]:
     except (InvalidImage, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ExportError(
-            f"can't compare on {split.sources[index]}: {reason}; --images names another folder"
+            f"can't compare on {split.sources[index]}: {reason}; --images names others"
         ) from error

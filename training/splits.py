@@ -134,6 +134,7 @@ def partition(
     shares: Sequence[float],
     name: Callable[[int], str],
     contents: Sequence[bytes] | None = None,
+    where: str = "",
 ) -> list[list[int]]:
     """Divide pictures into parts of about `shares`, class by class, by a hash of each picture's key.
 
@@ -146,6 +147,7 @@ def partition(
         shares: of each part but the last, which gets what is left.
         name: class index → what to call it in an error.
         contents: of each picture; copies have the same. None where there are no copies.
+        where: said after the class's name in an error.
 
     Returns:
         For each part the indices of its pictures, ascending.
@@ -160,21 +162,29 @@ def partition(
             same = group([contents[member] for member in members]).values()
             units = [[members[i] for i in copies] for copies in same]
         if len(units) < len(parts):
-            different = " different" * (len(units) < len(members))
-            raise DataError(
-                f"class {name(label)!r} has {len(units)}{different} usable image{'s' * (len(units) != 1)}; "
-                f"at least {len(parts)} are needed, one for each of its {len(parts)} splits, and 20 or more "
-                "make sense"
-            )
-        ordered = sorted(units, key=lambda unit: min(_digest(keys[member]) for member in unit))
+            copies = len(units) < len(members)
+            raise DataError(too_few(f"{name(label)!r}{where}", len(units), len(parts), copies))
+        ordered = sorted(units, key=lambda unit: min(digest_of(keys[member]) for member in unit))
         start = 0
-        for i, share in enumerate(shares):
-            # Halves are rounded up, and what later parts need is left to them.
-            count = min(max(1, int(len(units) * share + 0.5)), len(units) - start - (len(shares) - i))
-            parts[i] += [member for unit in ordered[start : start + count] for member in unit]
+        for part, count in zip(parts, quotas(len(units), shares), strict=True):
+            part += [member for unit in ordered[start : start + count] for member in unit]
             start += count
-        parts[-1] += [member for unit in ordered[start:] for member in unit]
     return [sorted(part) for part in parts]
+
+
+def quotas(count: int, shares: Sequence[float]) -> list[int]:
+    """How many of `count` pictures of a class each part gets: about its share, at least one.
+
+    Args:
+        count: at least one for each part.
+        shares: of each part but the last, which gets what is left.
+    """
+    counts: list[int] = []
+    for index, share in enumerate(shares):
+        # Halves are rounded up, and what later parts need is left to them.
+        spare = count - sum(counts) - (len(shares) - index)
+        counts.append(min(max(1, int(count * share + 0.5)), spare))
+    return [*counts, count - sum(counts)]
 
 
 def group(labels: Sequence[K]) -> dict[K, list[int]]:
@@ -185,5 +195,14 @@ def group(labels: Sequence[K]) -> dict[K, list[int]]:
     return groups
 
 
-def _digest(key: str) -> bytes:
+def too_few(label: str, images: int, parts: int, copies: bool = False) -> str:
+    """Of a class without an image for each part; `copies` tells that it has more, of the same."""
+    return (
+        f"class {label} has {images}{' different' * copies} usable image{'s' * (images != 1)}; at least "
+        f"{parts} are needed, one for each of its {parts} splits, and 20 or more make sense"
+    )
+
+
+def digest_of(key: str) -> bytes:
+    """What pictures are ordered by before they are divided."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
