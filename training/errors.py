@@ -2,12 +2,15 @@
 
 TrainingError
 ├── UnknownArchitecture    lists the supported ones
+├── MissingExtra           an optional library isn't installed, or doesn't work here
 ├── DataError              the folder of images can't be trained on
 │   └── BrokenImages       lists each file and why
 ├── SettingError           an option's value, or two options together, can't be used
 ├── WeightsError           a file of weights is unreadable or belongs to another network
 ├── TrainingDiverged       the loss is no longer a number
 ├── VariantRefused         a precision disagrees with fp32; the package was published without it
+├── TargetError            what is to be evaluated is incomplete, or doesn't answer
+├── Interrupted            a signal stopped the run, which can go on
 ├── RunError               a run's folder is missing, incomplete or can't be written to
 └── ExportError            no package was published
     ├── ParityError        ONNX Runtime doesn't agree with PyTorch
@@ -21,6 +24,10 @@ class TrainingError(Exception):
 
 class UnknownArchitecture(TrainingError):
     """No architecture of that name."""
+
+
+class MissingExtra(TrainingError):
+    """An optional library isn't installed or can't be imported; names the extra that brings it."""
 
 
 class DataError(TrainingError):
@@ -43,8 +50,25 @@ class TrainingDiverged(TrainingError):
     """The loss became infinite or not a number."""
 
 
+class Interrupted(TrainingError):
+    """A signal stopped the run between two steps; it can go on from there.
+
+    Args:
+        message: says how.
+        signal: its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class RunError(TrainingError):
     """A run's folder is missing or incomplete, or can't be written to."""
+
+
+class TargetError(TrainingError):
+    """What is to be evaluated can't be: a package is incomplete, a server doesn't answer."""
 
 
 class VariantRefused(TrainingError):

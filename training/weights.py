@@ -17,15 +17,15 @@ _LISTED = 8
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, in the names used here.
+    """Read a state dict from a file of torch.save's, or a .safetensors.
 
-    Taken off: a wrapper such as {'state_dict': …} or {'model': …}, and the prefix 'module.' of
-    DataParallel. A head called `linear` becomes `fc`.
+    Taken off: a wrapper such as {'state_dict': …} or {'model': …}, and the prefixes 'module.' of
+    DataParallel and '_orig_mod.' of torch.compile.
 
     Raises:
         WeightsError: the file can't be read, or holds something else than tensors by name.
     """
-    content = load(path)
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else load(path)
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -38,7 +38,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: {strangers[0]!r} is {type(content[strangers[0]]).__name__}; expected a state dict, "
             f"names to tensors, perhaps inside one of {', '.join(map(repr, _WRAPPERS))}"
         )
-    return {_our_name(str(name)): value for name, value in content.items()}
+    return {_without_prefixes(str(name)): value for name, value in content.items()}
 
 
 def load(path: Path) -> Any:
@@ -67,11 +67,15 @@ def load_weights(
 ) -> bool:
     """Put weights into a network.
 
+    Published names of the same head are understood: `linear` of the CIFAR ResNets' well-known files, a
+    library's own of an adapter. Auxiliary heads that the file has none of keep their random values: they
+    only help training.
+
     Args:
         model: changed in place.
         weights: as `read_weights` gives them.
         source: what to call them in an error.
-        adapt_head: keep the network's own random head where its number of classes differs.
+        adapt_head: keep the network's own random heads where their number of classes differs.
 
     Returns:
         Whether the head was taken too.
@@ -82,11 +86,17 @@ def load_weights(
     """
     expected = model.state_dict()
     _check_kinds(weights, source)
-    given = dict(weights)
-    head_rows = given["fc.weight"].shape[0] if "fc.weight" in given and given["fc.weight"].ndim else None
-    head_fits = head_rows == model.head.out_features
-    if adapt_head and not head_fits:
-        given |= {name: expected[name] for name in ("fc.weight", "fc.bias")}
+    given = _fitted_names(model, weights, expected)
+    rows = _rows(given, model.head_name)
+    head_fits = rows == model.head.out_features
+    if adapt_head:
+        for head in (model.head_name, *model.auxiliary_head_names):
+            if _rows(given, head) != _rows(expected, head):
+                given |= {name: expected[name] for name in (f"{head}.weight", f"{head}.bias")}
+    for head in model.auxiliary_head_names:
+        auxiliary = head.partition(".")[0] + "."
+        if not any(name.startswith(auxiliary) for name in weights):
+            given |= {name: value for name, value in expected.items() if name.startswith(auxiliary)}
     # Files from before PyTorch 0.4.1 don't count batches, and nothing here needs the count.
     counters = {name for name in expected if name.endswith(".num_batches_tracked")}
     missing = sorted(expected.keys() - given.keys() - counters)
@@ -98,10 +108,8 @@ def load_weights(
     ]
     if missing or unexpected or shapes:
         lines = [f"{source}: these weights belong to another network than {type(model).__name__}"]
-        if head_rows is not None and not head_fits and not adapt_head:
-            lines.append(
-                f"  the head has {head_rows} classes; expected {model.head.out_features}, one a label"
-            )
+        if rows is not None and not head_fits and not adapt_head:
+            lines.append(f"  the head has {rows} classes; expected {model.head.out_features}, one a label")
         lines += [
             f"  {kind} ({len(names)}): {_listed(names)}"
             for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
@@ -110,6 +118,37 @@ def load_weights(
         raise WeightsError("\n".join(lines))
     model.load_state_dict(expected | given)
     return head_fits
+
+
+def _fitted_names(
+    model: Classifier, weights: dict[str, Tensor], expected: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    given = model.from_published(weights)
+    if "linear.weight" in given and "linear.weight" not in expected:
+        return {
+            f"{model.head_name}.{name.removeprefix('linear.')}" if name.startswith("linear.") else name: value
+            for name, value in given.items()
+        }
+    return dict(given)
+
+
+def _rows(weights: dict[str, Tensor], head: str) -> int | None:
+    """How many classes a head has; None where it isn't there."""
+    weight = weights.get(f"{head}.weight")
+    return weight.shape[0] if weight is not None and weight.ndim else None
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    # Installed by the extra; slow to import, and for these files only.
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a .safetensors file: {error}") from error
 
 
 def _check_kinds(weights: dict[str, Tensor], source: str) -> None:
@@ -128,9 +167,10 @@ def _check_kinds(weights: dict[str, Tensor], source: str) -> None:
         raise WeightsError(f"{source}: {name!r} {kind}; expected a dense tensor of floating-point numbers")
 
 
-def _our_name(name: str) -> str:
-    name = name.removeprefix("module.")
-    return f"fc.{name.removeprefix('linear.')}" if name.startswith("linear.") else name
+def _without_prefixes(name: str) -> str:
+    for prefix in ("module.", "_orig_mod."):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _shape(tensor: Tensor) -> str:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.training.functional_resnets import basic_resnet, cifar_resnet, random_state
-from training.errors import UnknownArchitecture, WeightsError
+from training.architecture_names import ARCHITECTURE_NAMES
+from training.errors import SettingError, UnknownArchitecture, WeightsError
 from training.models import ARCHITECTURES, Classifier, architecture
 from training.models.cifar_resnet import OptionA
 from training.weights import load_weights
@@ -39,14 +40,23 @@ def test_has_the_published_number_of_parameters(name: str, count: int) -> None:
 
 
 def test_the_registry_has_them_all() -> None:
-    assert set(ARCHITECTURES) == IMAGENET_PARAMETERS.keys() | CIFAR_PARAMETERS.keys()
+    assert set(ARCHITECTURES) >= IMAGENET_PARAMETERS.keys() | CIFAR_PARAMETERS.keys()
+    assert tuple(ARCHITECTURES) == ARCHITECTURE_NAMES  # what --help lists without PyTorch
     assert (architecture("resnet50").input_size, architecture("resnet50").resize_size) == (224, 256)
     assert architecture("resnet20-cifar").input_size == 32
     assert architecture("resnet50").resize_for(448) == 512
 
 
+def test_too_small_an_input_is_refused_with_the_least() -> None:
+    architecture("inception-v3").check_input_size(75)
+    with pytest.raises(SettingError, match=r"--input-size is 74; inception-v3 needs 75 pixels or more"):
+        architecture("inception-v3").check_input_size(74)
+
+
 def test_an_unknown_name_lists_the_supported_ones() -> None:
-    with pytest.raises(UnknownArchitecture, match=r"'resnet19'.*resnet18, .*resnet110-cifar"):
+    with pytest.raises(
+        UnknownArchitecture, match=r"'resnet19'.*resnet18, .*lenet5.* timm:<name> and torchvision:<name>"
+    ):
         architecture("resnet19")
 
 

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -25,14 +24,16 @@ class Classifier(nn.Module, ABC):
             state dicts.
         trunk: each stage's name and the attributes it is made of, from the input to the feature maps.
         auxiliary_weights: how much the loss of each auxiliary head counts.
+        auxiliary_head_names: the attribute of each one's last layer.
     """
 
-    head_name: ClassVar[str] = "fc"
-    trunk: ClassVar[tuple[tuple[str, tuple[str, ...]], ...]]
+    head_name: str = "fc"
+    trunk: tuple[tuple[str, tuple[str, ...]], ...]
     feature_channels: int
     embedding_dimension: int
     pool: nn.Module
     auxiliary_weights: tuple[float, ...] = ()
+    auxiliary_head_names: tuple[str, ...] = ()
 
     def __init__(self, feature_channels: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -88,6 +89,14 @@ class Classifier(nn.Module, ABC):
         Auxiliary heads are replaced likewise.
         """
         self._replace(self.head_name, self.embedding_dimension, classes)
+        for name in self.auxiliary_head_names:
+            old = self.get_submodule(name)
+            assert isinstance(old, nn.Linear)  # noqa: S101 - of our own networks
+            self._replace(name, old.in_features, classes)
+
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published state dict in the names of this network: the same, but for the adapters."""
+        return state
 
     def stages(self) -> list[Stage]:
         """The parameters from the input to the head, each in exactly one stage.
