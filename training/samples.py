@@ -17,7 +17,7 @@ from training.source import TarMember, source_bytes
 # A class, or a list of some; not a caption or a mask.
 _MAX_LABEL_BYTES = 1 << 20
 _LABEL_KINDS = ("cls", "json", "txt")
-# As WebDataset: such as __index__.json.
+# What WebDataset takes for notes of its own.
 _META = re.compile(r"__[^/]*__($|/)")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -142,10 +142,10 @@ def _sample(shard: Path, name: str, members: dict[str, Any], read: Samples) -> S
     images = [suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
     if len(images) > 1:
         raise DataError(f"{name}/{key} has {len(images)} images ({', '.join(images)}); expected one a sample")
-    read.passed_over.update(f".{suffix}" for suffix in members if suffix not in (*images, *_LABEL_KINDS))
     if not images:
         read.passed_over["sample without an image"] += 1
         return None
+    read.passed_over.update(f".{suffix}" for suffix in members if suffix not in (*images, *_LABEL_KINDS))
     source: TarMember = members[images[0]]
     labels, several = None, False
     for kind in _LABEL_KINDS:

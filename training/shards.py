@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from training.errors import DataError
-from training.image_files import describe_passed_over
+from training.image_files import describe_passed_over, find_images
 from training.layout import ALL, PART_NAMES, PART_OF
 from training.listing import Entry, Listing, check_class_names, check_recordable, class_order
 from training.samples import Sample, read_samples
@@ -30,10 +30,15 @@ _PATTERN = re.compile(r"[{*?\[]")
 
 
 def is_shards(data: str) -> bool:
-    """Whether this is an archive, a pattern of archives, or a folder that holds some and no images."""
+    """Whether this is an archive, a pattern of archives, or a folder that holds some and no images.
+
+    Raises:
+        DataError: a folder can't be read.
+    """
     path = Path(data)
     if path.is_dir():
-        return bool(_in_folder(path))
+        # What images were unpacked from often lies beside them.
+        return bool(_in_folder(path)) and not find_images(path).paths
     return path.suffix.lower() == SHARD_SUFFIX or (not path.exists() and _PATTERN.search(data) is not None)
 
 

@@ -285,13 +285,13 @@ def test_cells_of_parquet_are_checked_likewise(tmp_path: Path) -> None:
     [
         ("", "is empty; expected a header"),
         ("path,label\n", "has no rows"),
-        ("file,label\na,b\n", "has no column path; expected a header with path, label or labels, and perhaps"),
+        ("file,label\na,b\n", "has no column path; expected a header with path, label or labels, and"),
         ("file,label\na,b\n", "but it has 'file', 'label'"),
         ("path,split\na,train\n", "has no column label or labels, but path, split"),
         ("path,label,labels\na,b,c\n", "has the columns label and labels; expected label for one class"),
         ("path,label,Path\na,b,c\n", "has two columns path; expected one"),
         ("path,label\na,b\n", "has 1 class ('b') to learn; expected at least 2"),
-        ("path,label,split\na,b,train\nc,d,train\n", "column split gives 2 train; expected train with val or"),
+        ("path,label,split\na,b,train\nc,d,train\n", "column split gives 2 train; expected train with val"),
         ("path,label,split\na,b,val\nc,d,test\n", "column split gives 1 val, 1 test; expected train with"),
         ('path,label\n"a,b\n', "row 2 or after it: unexpected end of data"),
         (
