@@ -2,8 +2,12 @@
 
 import click
 
+from training.cli_architectures import architectures_command
+from training.cli_evaluate import evaluate_command
 from training.cli_export import export_command
 from training.cli_fit import fit_command
+from training.cli_recipe import recipes_command
+from training.cli_report import report_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -20,3 +24,7 @@ def main() -> None:
 
 main.add_command(fit_command)
 main.add_command(export_command)
+main.add_command(evaluate_command)
+main.add_command(report_command)
+main.add_command(architectures_command)
+main.add_command(recipes_command)

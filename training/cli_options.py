@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from training.errors import TrainingError
+from training.errors import Interrupted, TrainingError
 
 # Of both commands; benchmarks/decode.py measured it.
 SCALED_DECODE_HELP = (
@@ -19,7 +19,20 @@ SCALED_DECODE_HELP = (
 )
 
 # What the extra `train` installs, by the names that are imported.
-_EXTRA = ("torch", "onnx", "onnxscript", "sklearn")
+_EXTRA = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "sklearn",
+    "scipy",
+    "jinja2",
+    "matplotlib",
+    "kornia",
+    "pytorch_metric_learning",
+    "pyarrow",
+    "webdataset",
+    "safetensors",
+)
 
 
 def channels(
@@ -63,6 +76,10 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             _check_text(name, value)
         try:
             command(*args, **kwargs)
+        except Interrupted as error:
+            click.echo(str(error), err=True)
+            # As a shell says it of a program that a signal ended.
+            raise click.exceptions.Exit(128 + error.signal) from error
         except TrainingError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.calibration import MAX_CALIBRATION_IMAGES
-from training.checkpoint import load_checkpoint
-from training.config import read_config
-from training.errors import RunError
+from training.errors import DataError, RunError
+from training.evaluate.calibrate import calibrate, described
 from training.evaluation import calibration_folder, evaluation_folder, evaluation_split
 from training.export import Exported, export_package
-from training.models import architecture
-from training.package import Provenance
+from training.package import EMBEDDING_TASK, Provenance
 from training.parity_images import folder_images, split_images
+from training.report.card import model_card, report_on
+from training.run_model import load_run_model
 from training.run_splits import run_test_split, run_train_split
-from training.weights import load_weights
+from training.run_temperature import weights_digest
 
 
 def export_run(
@@ -48,12 +48,10 @@ def export_run(
     Raises:
         TrainingError: one of `errors.py`.
     """
-    config = read_config(run)
-    labels = config.data.labels
-    model = architecture(config.model.architecture).build(len(labels))
-    path = run / "checkpoints" / f"{checkpoint}.pt"
-    saved = load_checkpoint(path)
-    load_weights(model, saved.model, str(path))
+    loaded = load_run_model(run, checkpoint)
+    config, saved, model = loaded.config, loaded.checkpoint, loaded.model
+    report = report_on(run, weights_digest(saved.model))
+    labels, has_classes = loaded.labels, loaded.task != EMBEDDING_TASK
     say(
         f"exporting {run}: the {checkpoint} checkpoint, epoch {saved.epoch} of "
         f"{config.optimization.epochs}, val accuracy {saved.val_accuracy:.2%}"
@@ -96,8 +94,11 @@ def export_run(
         precisions=precisions,
         calibration_images=calibration_images,
         evaluation_images=None if evaluation is None else evaluation.pixels,
-        evaluation_labels=None if evaluation is None else evaluation.labels,
+        evaluation_labels=evaluation.labels if evaluation is not None and has_classes else None,
+        task=loaded.task,
         version=version,
+        temperature=_temperature(run, checkpoint, say),
+        card=lambda manifest: model_card(run, config, manifest, report),
         provenance=Provenance(
             training_data=f"{data_name}: {config.data.train_images} images; {config.data.splits}",
             recipe=config.run.command,
@@ -105,6 +106,19 @@ def export_run(
             metrics=metrics,
         ),
     )
+
+
+def _temperature(run: Path, checkpoint: str, say: Callable[[str], None]) -> float:
+    """That of the run; 1 where it has none and its val images are gone."""
+    try:
+        found = calibrate(run, checkpoint, "cpu")
+    except (RunError, DataError) as error:
+        say(f"temperature 1, for it can't be fitted: {error}")
+        return 1.0
+    if found is None:
+        return 1.0
+    say(described(found))
+    return found.value
 
 
 def newest_run(runs: Path) -> Path:

@@ -1,6 +1,7 @@
 """How good the logits for labelled images are."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Confusion:
     images: int
 
 
-def ranks(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks(logits: NDArray[np.float32], targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """How many classes stand before the right one, int64 [images]; of equal ones the lower index is first.
 
     Args:
@@ -63,7 +64,7 @@ def accuracy_at(before: NDArray[np.int64], k: int) -> float:
 
 def class_scores(
     predicted: NDArray[np.bool_] | NDArray[np.int64],
-    targets: NDArray[np.integer],
+    targets: NDArray[np.integer[Any]],
     labels: tuple[str, ...],
 ) -> list[ClassScores]:
     """Precision, recall and F1 of every class.
@@ -95,7 +96,7 @@ def class_scores(
 
 
 def confusion_matrix(
-    predicted: NDArray[np.int64], targets: NDArray[np.int64], classes: int
+    predicted: NDArray[np.int64], targets: NDArray[np.integer[Any]], classes: int
 ) -> NDArray[np.int64]:
     """Images by their class (row) and the class they were given (column), int64 [classes, classes]."""
     counts = np.bincount(targets * classes + predicted, minlength=classes * classes)
@@ -104,7 +105,7 @@ def confusion_matrix(
 
 def most_confused(
     predicted: NDArray[np.int64],
-    targets: NDArray[np.int64],
+    targets: NDArray[np.integer[Any]],
     labels: tuple[str, ...],
     most: int = MAX_CONFUSIONS,
 ) -> list[Confusion]:
@@ -121,7 +122,7 @@ def most_confused(
     ]
 
 
-def average_precisions(logits: NDArray[np.float32], targets: NDArray[np.integer]) -> NDArray[np.float64]:
+def average_precisions(logits: NDArray[np.float32], targets: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Of each class that may hold with others, float64 [classes]; nan where no image has it.
 
     The mean of the precisions at each image that has the class, in the order of the logits (area under

@@ -1,0 +1,185 @@
+"""The labelled pictures that a target is asked about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.config import read_config
+from training.data import open_dataset
+from training.errors import DataError, SettingError
+from training.image_files import find_images
+from training.layout import ALL, class_names, parts_of
+from training.run_splits import run_test_split, run_train_split, run_val_split
+from training.splits import Dataset, Split
+
+PARTS = ("auto", "test", "val", "train", "all")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPictures:
+    """What to score on.
+
+    Attributes:
+        split: the pictures; its labels are indices of `classes`, or columns of them.
+        classes: as the data call them.
+        source: where they come from, for people.
+        root: names of files are given relative to it; None for pictures without files.
+        notes: what was left out, a line each.
+    """
+
+    split: Split
+    classes: tuple[str, ...]
+    source: str
+    root: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def name(self, index: int) -> str:
+        """What to call one picture."""
+        source = self.split.sources[index]
+        if isinstance(source, np.ndarray):
+            return f"#{index}"
+        text = str(source)
+        return text.removeprefix(f"{self.root}/") if self.root else text
+
+
+def run_pictures(run: Path, part: str = "auto") -> LabelledPictures:
+    """A run's own pictures, as its splits.json has them.
+
+    Args:
+        run: the folder of `fovea-train fit`.
+        part: one of `PARTS`; 'auto' is test, 'all' isn't there.
+
+    Raises:
+        RunError: they can't be found again.
+    """
+    find = {"auto": run_test_split, "test": run_test_split, "val": run_val_split, "train": run_train_split}
+    if part not in find:
+        raise SettingError(f"--split is {part!r}, which a run doesn't have; expected test, val or train")
+    config = read_config(run)
+    data = config.data
+    name = "test" if part == "auto" else part
+    root = None if data.source == "digits" else Path(data.source)
+    return LabelledPictures(find[part](run, data), data.labels, f"{data.source}, {name} of {run}", root)
+
+
+def open_pictures(data: str, part: str = "auto") -> LabelledPictures:
+    """Pictures by name.
+
+    Args:
+        data: the folder of a run, whose own splits are meant; or what `fit --data` takes.
+        part: one of `PARTS`; 'auto' is the part that is meant for scoring (test, else val) where the data
+            come in parts, and all of them where they don't.
+
+    Raises:
+        DataError: there is nothing usable.
+    """
+    path = Path(data)
+    if (path / "config.toml").is_file():
+        return run_pictures(path, part)
+    if data != "digits" and path.is_dir() and not any(path.glob("*.tar")):
+        return _folder(path, part)
+    dataset = open_dataset(data)
+    name = "test" if part == "auto" else part
+    return LabelledPictures(
+        split=_part(dataset, name),
+        classes=dataset.classes,
+        source=f"{data}, {name}",
+        root=None if data == "digits" else path.resolve().parent,
+        notes=dataset.notes,
+    )
+
+
+def matched(pictures: LabelledPictures, labels: Sequence[str], task: str) -> Split:
+    """The same pictures with the target's own labels, found by name.
+
+    Args:
+        pictures: labelled by names of their own.
+        labels: the target's, in the order of its logits.
+        task: the target's; without classes the pictures keep their own.
+
+    Raises:
+        SettingError: a class isn't one of the target's or could be two of them, or the pictures have
+            several labels each and the target takes one.
+    """
+    split = pictures.split
+    if task == "embedding":
+        return split
+    columns = _columns(pictures.classes, labels)
+    if split.labels.ndim == 2:
+        if task != "multi_label":
+            raise SettingError(f"{pictures.source}: several labels an image; the model gives each just one")
+        targets = np.zeros((len(split), len(labels)), np.uint8)
+        targets[:, columns] = split.labels
+        return Split(split.sources, targets)
+    if task == "multi_label":
+        targets = np.zeros((len(split), len(labels)), np.uint8)
+        targets[np.arange(len(split)), columns[split.labels]] = 1
+        return Split(split.sources, targets)
+    return Split(split.sources, columns[split.labels].astype(np.int64))
+
+
+def _columns(classes: Sequence[str], labels: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    if tuple(classes) == tuple(labels):
+        return np.arange(len(classes))
+    unknown = [name for name in classes if name not in labels]
+    if unknown:
+        raise SettingError(
+            f"the model has no class {', '.join(map(repr, unknown[:8]))}{' …' if len(unknown) > 8 else ''}; "
+            f"its {len(labels)} classes are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}"
+        )
+    twice = [name for name in classes if list(labels).count(name) > 1]
+    if twice:
+        raise SettingError(
+            f"the model has {twice[0]!r} twice among its classes; which is meant can't be told"
+        )
+    places = {label: index for index, label in enumerate(labels)}
+    return np.array([places[name] for name in classes], np.int64)
+
+
+def _part(dataset: Dataset, name: str) -> Split:
+    if name != "all":
+        split: Split = getattr(dataset, name)
+        return split
+    splits = (dataset.train, dataset.val, dataset.test)
+    labels = np.concatenate([split.labels for split in splits])
+    if isinstance(dataset.train.sources, np.ndarray):
+        return Split(np.concatenate([np.asarray(split.sources) for split in splits]), labels)
+    return Split([source for split in splits for source in split.sources], labels)
+
+
+def _folder(root: Path, part: str) -> LabelledPictures:
+    """<class>/… folders, perhaps in parts; files are taken as they are, so that broken ones can be told."""
+    try:
+        parts = parts_of(root)
+        if part in ("train", "val", "test") and ALL in parts:
+            dataset = open_dataset(str(root))
+            return LabelledPictures(
+                _part(dataset, part), dataset.classes, f"{root}, {part}", root, dataset.notes
+            )
+        chosen = _chosen(root, parts, part)
+        classes = class_names(next(iter(chosen.values())))
+        paths, labels = [], []
+        for folder in chosen.values():
+            classes = tuple(sorted({*classes, *class_names(folder)}))
+        for folder in chosen.values():
+            for label, name in enumerate(classes):
+                found = find_images(folder / name).paths if (folder / name).is_dir() else []
+                paths += found
+                labels += [label] * len(found)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: can't be read: {error.strerror}") from error
+    if not paths:
+        raise DataError(f"{root}: no images in folders named like classes")
+    where = "all" if ALL in chosen else " and ".join(chosen)
+    return LabelledPictures(Split(paths, np.array(labels, np.int64)), classes, f"{root}, {where}", root)
+
+
+def _chosen(root: Path, parts: dict[str, Path], part: str) -> dict[str, Path]:
+    if ALL in parts or part == "all":
+        return parts
+    name = next(name for name in ("test", "val") if name in parts) if part == "auto" else part
+    if name not in parts:
+        raise SettingError(f"--split is {part!r}; {root} has {', '.join(parts)}")
+    return {name: parts[name]}

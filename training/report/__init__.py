@@ -1,0 +1,1 @@
+"""What an evaluation found, as a page with pictures and as a model card."""

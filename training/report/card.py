@@ -1,0 +1,138 @@
+"""The model card: what a stranger should know before using the model.
+
+Its sections are those of Mitchell et al. 2019, Model Cards for Model Reporting (arXiv:1810.03993), under the
+metadata that the Hugging Face Hub reads. What a program can't know is marked as missing, as there.
+"""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.config import RunConfig
+from training.errors import RunError
+from training.evaluate.console import TITLES, formatted
+from training.report.card_parts import MISSING, details, front_matter, metrics_are, temperature
+from training.run_temperature import read_document
+
+CARD_FILE = "MODEL_CARD.md"
+REPORT_FOLDER = "report"
+MAX_WORST = 10
+_LISTED = 12
+# What summary.json calls them → as evaluations do.
+_OF_SUMMARY = {"test_accuracy": "top1_accuracy", "test_top5_accuracy": "top5_accuracy"}
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
+
+
+def model_card(
+    run: Path,
+    config: RunConfig,
+    manifest: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> str:
+    """Markdown.
+
+    Args:
+        run: its folder: summary.json and temperature.json are read, where there are any.
+        config: the run's.
+        manifest: of the package that the card goes with; None for the run itself.
+        report: an evaluation on the run's test images, as `Evaluation.document` gives it.
+
+    Raises:
+        RunError: one of the files can't be read.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("training", "report"), autoescape=False, undefined=StrictUndefined,  # noqa: S701 - Markdown; `md` escapes
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["md"] = escaped
+    context = _context(run, config, manifest or {}, report or {})
+    return environment.get_template("card.md").render(**context).rstrip() + "\n"
+
+
+def escaped(text: object) -> str:
+    """A stranger's text as plain text in Markdown, on one line, also inside a table."""
+    if text == MISSING:
+        return MISSING
+    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
+def _context(
+    run: Path, config: RunConfig, manifest: Mapping[str, Any], report: Mapping[str, Any]
+) -> dict[str, Any]:
+    data, labels = config.data, config.data.labels
+    name = str(manifest.get("name") or run.resolve().name)
+    values = _values(run, report)
+    task = str(manifest.get("task", data.task))
+    fitted = read_document(run)
+    return {
+        "front_matter": front_matter(name, config, manifest, values),
+        "name": name,
+        "summary": _summary(config, task),
+        "details": details(config, manifest),
+        "use": f"images like those it learned from, of {_listed(labels)}"
+        if task != "embedding"
+        else "finding similar images by the nearness of their embeddings",
+        "worst": sorted(
+            (one for one in report.get("per_class", []) if one["support"]), key=lambda one: one["f1"]
+        )[:MAX_WORST],
+        "metrics_are": metrics_are(task),
+        "evaluation_data": f"{data.test_images:,} test images, by which nothing was chosen; {data.splits}.",
+        "training_data": f"{Path(data.source).name or data.source}: {data.train_images:,} images to learn "
+        f"from and {data.val_images:,} to choose the checkpoint and the temperature by; {data.splits}.",
+        "numbers": [
+            (title, formatted(key, value))
+            for key, title in TITLES.items()
+            if (value := values.get(key)) is not None
+        ],
+        "temperature": temperature(manifest, fitted),
+        "variants": manifest.get("variants", []),
+        "recipe": config.run.command.replace("```", "'''"),
+    }
+
+
+def _summary(config: RunConfig, task: str) -> str:
+    data = config.data
+    about = {
+        "single_label": f"Says which of {len(data.labels):,} classes an image shows",
+        "multi_label": f"Says which of {len(data.labels):,} classes an image has, any number of them",
+        "embedding": "Turns images into vectors that are near for similar images",
+    }[task]
+    return f"{about}. {config.model.architecture}, trained on {Path(data.source).name or data.source}."
+
+
+def _values(run: Path, report: Mapping[str, Any]) -> dict[str, float | None]:
+    """Scores on test images: those of the report, else what `fit` left."""
+    if report:
+        return dict(report["metrics"])
+    summary = _document(run / "summary.json") or {}
+    return {new: summary.get(old) for old, new in _OF_SUMMARY.items()}
+
+
+def report_on(run: Path, weights_sha256: str) -> Mapping[str, Any] | None:
+    """What `fovea-train report` left in a run's folder, where it is about these weights.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    report = _document(run / REPORT_FOLDER / "metrics.json") or {}
+    return report if report.get("target", {}).get("weights") == weights_sha256 else None
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: can't be read: {error}") from error
+    return found
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:_LISTED])
+    return shown if len(labels) <= _LISTED else f"{shown} and {len(labels) - _LISTED:,} more"

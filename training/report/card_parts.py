@@ -1,0 +1,95 @@
+"""What a model card says that depends on the kind of model, and the metadata above it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.config import RunConfig
+
+MISSING = "[More Information Needed]"
+_METRICS = {
+    "embedding": "Recall@k: the share of images with an image of their class among their k nearest. mAP@R: "
+    "the mean average precision at R, the number of other images of the class.",
+    "multi_label": "Mean over the classes of the average precision of their ranking of the images; F1 at the "
+    "threshold given; negative log-likelihood; expected calibration error over all images and classes.",
+    "single_label": "accuracy@k: the share of images whose class is among the k most probable. Precision, "
+    "recall and F1 as means over the classes. Negative log-likelihood in nats, and expected calibration "
+    "error in 15 bins of equal width, of the probabilities as they are served.",
+}
+
+
+def metrics_are(task: str) -> str:
+    """What the numbers mean."""
+    return _METRICS[task]
+
+
+def details(config: RunConfig, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of the first table."""
+    spec = config.preprocessing
+    provenance = manifest.get("provenance", {})
+    start = "published weights" if config.model.pretrained else "random weights"
+    found = [
+        ("version", str(manifest.get("version", ""))),
+        ("architecture", config.model.architecture),
+        ("started from", config.model.init_weights or start),
+        ("input", f"{spec.crop_width} × {spec.crop_height} pixels, RGB; the short side brought to "
+         f"{spec.resize_short_side} ({spec.interpolation}), cut from the centre"),
+        ("trained", config.run.created),
+        ("exported", str(provenance.get("created", ""))),
+        ("commit", str(provenance.get("commit", "") or config.run.commit)),
+        ("licence", str(provenance.get("licence", "")) or MISSING),
+        ("made with", "Fovea (fovea-train)"),
+    ]  # fmt: skip
+    return [(title, value) for title, value in found if value]
+
+
+def front_matter(
+    name: str, config: RunConfig, manifest: Mapping[str, Any], values: Mapping[str, float | None]
+) -> str:
+    """YAML between lines of three dashes, as the Hub reads it."""
+    task = "image-feature-extraction" if manifest.get("task") == "embedding" else "image-classification"
+    licence = str(manifest.get("provenance", {}).get("licence", ""))
+    lines = ["---", "library_name: fovea", f"pipeline_tag: {task}"]
+    if licence:
+        lines.append(f"license: {_scalar(licence.lower())}")
+    tags = [task, config.model.architecture, *(["onnx"] if manifest else ["pytorch"])]
+    lines += ["tags:", *(f"- {_scalar(tag)}" for tag in tags)]
+    scores = [
+        (kind, title, values[key])
+        for key, kind, title in (
+            ("top1_accuracy", "accuracy", "accuracy@1"),
+            ("mean_average_precision", "mean_average_precision", "mean average precision"),
+            ("recall_at_1", "recall_at_1", "Recall@1"),
+        )
+        if values.get(key) is not None
+    ]
+    if scores:
+        data = _scalar(Path(config.data.source).name or config.data.source)
+        lines += [
+            "model-index:",
+            f"- name: {_scalar(name)}",
+            "  results:",
+            "  - task:",
+            f"      type: {task}",
+        ]
+        lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "    metrics:"]
+        for kind, title, value in scores:
+            lines += [f"    - type: {kind}", f"      name: {_scalar(title)}", f"      value: {value}"]
+    return "\n".join([*lines, "---", ""])
+
+
+def temperature(manifest: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> str:
+    """A sentence; empty where there is none."""
+    value = manifest.get("temperature", fitted["temperature"] if fitted else 1.0)
+    if value == 1 or fitted is None or fitted["temperature"] != value:
+        return "" if value == 1 else f"Logits are divided by a temperature of {value:.4g}."
+    return (
+        f"Logits are divided by a temperature of {value:.4g}, fitted on {fitted['images']:,} val images: "
+        f"their calibration error fell from {fitted['ece_before']:.2%} to {fitted['ece_after']:.2%}."
+    )
+
+
+def _scalar(text: str) -> str:
+    """As YAML reads it, which JSON's strings are too."""
+    return json.dumps(text, ensure_ascii=False)
