@@ -1,0 +1,167 @@
+"""The graph that the service runs, around a foreign one: pixels in, logits and unit-length embeddings out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from service.cli.import_model.foreign import Foreign
+from service.cli.import_model.nodes import Nodes, drop_unread
+from service.cli.import_model.pixels import PixelInput
+from service.cli.import_model.tensors import Source
+
+TOKENS = ("cls", "mean")
+# Leaves zero vectors zero; others are at least 1 long by then.
+_EPSILON = 1e-12
+# The smallest divisor, and the smallest probability, whose logarithm isn't minus infinity.
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What becomes of which tensor.
+
+    Attributes:
+        pixels: what the model expects of a picture.
+        height, width: of its input.
+        task: "single_label", "multi_label" or "embedding".
+        source: of the logits; None makes embeddings only.
+        classes: how many; 0 where there is no source.
+        embedding: the tensor of the embedding, [batch, dimension], [batch, tokens, dimension] or
+            [batch, dimension, height, width].
+        rank: how many dimensions that has.
+        token: of [batch, tokens, dimension] the first, "cls", or their "mean".
+        dimension: of the embedding.
+    """
+
+    pixels: PixelInput
+    height: int
+    width: int
+    task: str
+    source: Source | None
+    classes: int
+    embedding: str
+    rank: int
+    token: str | None
+    dimension: int
+
+    def logits_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The source's tensor, [pictures, …], as logits [pictures, classes], in numpy."""
+        flat: NDArray[np.float64] = values.reshape(len(values), -1)
+        if self.source is None or not self.source.probabilities:
+            return flat
+        logits: NDArray[np.float64] = np.log(np.maximum(flat, _TINY))
+        if self.task == "multi_label":
+            logits -= np.log(np.maximum(1 - flat, _TINY))
+        return logits
+
+    def embedding_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The embedding's tensor, [pictures, …], as unit-length vectors [pictures, dimension], in numpy."""
+        pooled = values
+        if self.rank == 4:
+            pooled = values.mean(axis=(2, 3))
+        elif self.rank == 3:
+            pooled = values[:, 0] if self.token == TOKENS[0] else values.mean(axis=1)
+        vectors: NDArray[np.float64] = pooled / np.maximum(
+            np.linalg.norm(pooled, axis=1, keepdims=True), np.finfo(np.float64).tiny
+        )
+        return vectors
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A graph for the service.
+
+    Attributes:
+        model: of it.
+        image: its input's name, of uint8 [batch, height, width, 3] RGB.
+        logits: its output's name, of float32 [batch, classes]; None where there are no classes.
+        embedding: its output's name, of float32 [batch, dimension].
+    """
+
+    model: onnx.ModelProto
+    image: str
+    logits: str | None
+    embedding: str
+
+
+def package_graph(foreign: Foreign, recipe: Recipe, prefix: str = "") -> Packaged:
+    """Put pixels before a foreign graph, and logits and embedding behind it.
+
+    The batch's size is left open, whatever the graph said; whether it can be is for the caller to try.
+
+    Args:
+        foreign: stays as it is.
+        recipe: what becomes of its tensors.
+        prefix: of the names of input and outputs.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(foreign.model)
+    graph = model.graph
+    nodes = Nodes(graph, foreign.opset)
+    image = nodes.free(f"{prefix}image")
+    _add_pixels(nodes, image, foreign.input_name, recipe.pixels)
+    before = nodes.take()
+    logits = _add_logits(nodes, recipe, f"{prefix}logits")
+    embedding = _add_embedding(nodes, recipe, f"{prefix}embedding")
+    behind = nodes.take()
+    inside = list(graph.node)
+    # Shapes that the exporter noted may be those of its own batch.
+    for field in (graph.node, graph.input, graph.output, graph.value_info):
+        del field[:]
+    graph.node.extend([*before, *inside, *behind])
+    graph.input.append(
+        helper.make_tensor_value_info(image, TensorProto.UINT8, ["batch", recipe.height, recipe.width, 3])
+    )
+    for name, size in ((logits, recipe.classes), (embedding, recipe.dimension)):
+        if name is not None:
+            graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]))
+    drop_unread(graph)
+    return Packaged(model, image, logits, embedding)
+
+
+def _add_pixels(nodes: Nodes, image: str, target: str, pixels: PixelInput) -> None:
+    std = np.array(pixels.std)
+    value = nodes.add("Cast", image, to=TensorProto.FLOAT)
+    if pixels.color_order == "BGR":
+        value = nodes.add("Gather", value, nodes.constant(np.array([2, 1, 0], np.int64)), axis=3)
+    # (pixel × scale − mean) ÷ std, in two steps.
+    factor, offset = pixels.scale / std, -np.array(pixels.mean) / std
+    value = nodes.add("Mul", value, nodes.constant(factor.astype(np.float32)))
+    value = nodes.add("Add", value, nodes.constant(offset.astype(np.float32)))
+    if pixels.layout == "NCHW":
+        value = nodes.add("Transpose", value, perm=[0, 3, 1, 2])
+    nodes.add("Cast", value, output=target, to=helper.np_dtype_to_tensor_dtype(pixels.dtype))
+
+
+def _add_logits(nodes: Nodes, recipe: Recipe, name: str) -> str | None:
+    source = recipe.source
+    if source is None:
+        return None
+    value = nodes.reshape(nodes.add("Cast", source.tensor, to=TensorProto.FLOAT), 0, -1)
+    if source.probabilities:
+        tiny = nodes.scalar(_TINY)
+        likely = nodes.add("Log", nodes.add("Max", value, tiny))
+        if recipe.task == "multi_label":
+            rest = nodes.add("Max", nodes.add("Sub", nodes.scalar(1), value), tiny)
+            likely = nodes.add("Sub", likely, nodes.add("Log", rest))
+        value = likely
+    return nodes.add("Identity", value, output=nodes.free(name))
+
+
+def _add_embedding(nodes: Nodes, recipe: Recipe, name: str) -> str:
+    value = nodes.add("Cast", recipe.embedding, to=TensorProto.FLOAT)
+    if recipe.rank == 4:
+        value = nodes.reduce("ReduceMean", value, 2, 3)
+    elif recipe.rank == 3 and recipe.token == TOKENS[0]:
+        value = nodes.add("Gather", value, nodes.constant(np.array(0, np.int64)), axis=1)
+    elif recipe.rank == 3:
+        value = nodes.reduce("ReduceMean", value, 1)
+    # By the largest value first: squares of very small or large ones would be zero or infinite.
+    largest = nodes.reduce("ReduceMax", nodes.add("Abs", value), 1, keepdims=True)
+    value = nodes.add("Div", value, nodes.add("Max", largest, nodes.scalar(_TINY)))
+    length = nodes.reduce("ReduceL2", value, 1, keepdims=True)
+    divisor = nodes.add("Max", length, nodes.scalar(_EPSILON))
+    return nodes.add("Div", value, divisor, output=nodes.free(name))
