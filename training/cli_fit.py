@@ -1,122 +1,87 @@
 """fovea-train fit."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from service.preprocess import INTERPOLATIONS
-from training.cli_options import SCALED_DECODE_HELP, channels, told
-from training.transforms import CROPS
+from training.cli_fit_options import augmentation_options, data_options, learning_options, run_options
+from training.cli_options import told
+from training.cli_sections import SectionedCommand
 
 
-@click.command("fit")
-@click.option(
-    "--data",
-    required=True,
-    metavar="digits|FOLDER",
-    help="The built-in handwritten digits, or a folder: <class>/*.jpg, or train/ with val/ or test/ or both, "
-    "each with <class>/*.jpg (validation/, valid/, training/ and testing/ do too). Scores are "
-    "always reported on images that neither the weights nor the choice of the best checkpoint saw.",
-)
-@click.option(
-    "--arch",
-    default="resnet18",
-    show_default=True,
-    metavar="NAME",
-    help="The architecture: "
-    "resnet18, 34, 50, 101 or 152; for pictures of about 32 pixels resnet20-cifar, 32, 44, 56 or 110.",
-)
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the images.  [default: 30; digits 20]")
-@click.option("--batch-size", type=click.IntRange(2), help="Images a step.  [default: 32]")
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    help="The highest of the schedule: linear warm-up, then half a cosine to zero.  "
-    "[default: 0.1 × batch size ÷ 256; digits 0.05; with --init-weights a tenth]",
-)
-@click.option("--weight-decay", type=click.FloatRange(0), default=1e-4, show_default=True)
-@click.option("--warmup-epochs", type=click.IntRange(0), help="[default: a tenth of the epochs, at most 5]")
-@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    help="Processes that load images; 0 loads in the main one.  [default: one a core; digits 0]",
-)
-@click.option(
-    "--threads", type=click.IntRange(1), help="Of PyTorch, on the CPU.  [default: one a core; digits 1]"
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--input-size",
-    type=click.IntRange(8, 4096),
-    metavar="PIXELS",
-    help="Side of the network's square input.  [default: 224; -cifar 32; digits 16]",
-)
-@click.option(
-    "--resize-size",
-    type=click.IntRange(8, 8192),
-    metavar="PIXELS",
-    help="The short side is brought to this, then the input is cut from the centre.  "
-    "[default: 8/7 of the input; -cifar the input]",
-)
-@click.option(
-    "--interpolation", type=click.Choice(list(INTERPOLATIONS)), default="bilinear", show_default=True
-)
-@click.option("--jpeg-scaled-decode", is_flag=True, help=SCALED_DECODE_HELP)
-@click.option(
-    "--mean",
-    callback=channels,
-    metavar="R,G,B",
-    help="Of pixels from 0 to 1.  [default: ImageNet's; digits' own]",
-)
-@click.option("--std", callback=channels, metavar="R,G,B", help="As --mean.")
-@click.option(
-    "--crop",
-    type=click.Choice(["auto", *CROPS]),
-    default="auto",
-    show_default=True,
-    help="What training sees of each image: a part of random area, the whole shifted over black, or all of "
-    "it; auto shifts up to 64 pixels of input.",
-)
-@click.option(
-    "--mirror/--no-mirror", default=None, help="Mirror half of the images.  [default: mirror; digits not]"
-)
-@click.option(
-    "--init-weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE.pth",
-    help="Start from these weights of the same architecture; the head starts at random when its number of "
-    "classes differs.",
-)
-@click.option("--skip-broken", is_flag=True, help="Leave out files that can't be decoded.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="The run's folder.  [default: runs/<data>-<arch>-<time>]",
-)
+@click.command("fit", cls=SectionedCommand)
+@data_options
+@learning_options
+@run_options
+@augmentation_options
+@click.pass_context
 @told
-def fit_command(**options: Any) -> None:
-    """Train a classifier.
+def fit_command(context: click.Context, resume: Path | None, **options: Any) -> None:
+    """Train a classifier, or an embedding for retrieval.
 
-    Leaves a folder with config.toml, metrics.jsonl (a line an epoch), checkpoints/best.pt and last.pt, and
-    summary.json.
+    Leaves a folder with config.toml, metrics.jsonl (a line an epoch), checkpoints/best.pt and last.pt,
+    events/ for TensorBoard, and summary.json. Ctrl-C leaves a run that --resume goes on with.
+
+    \b
+    fovea-train fit --data photos/ --arch efficientnet-lite0 --pretrained --recipe finetune
+    torchrun --nproc-per-node 8 -m training fit --data imagenet/ --recipe imagenet-resnet50
     """
+    if resume is None and options["data"] is None:
+        raise click.UsageError("Missing option '--data' (or '--resume').")
     from training.options import FitOptions
     from training.train import fit
+    from training.train import resume as go_on
 
-    summary = fit(FitOptions(**options, command=_command_line()), click.echo)
-    click.echo(
-        f"best val accuracy {summary.val_accuracy:.2%} (epoch {summary.best_epoch} of {summary.epochs})\n"
-        f"test accuracy {summary.test_accuracy:.2%} on {summary.test_images:,} images, "
-        f"after {summary.seconds:.0f} s\n"
-        f"the run is in {summary.run}\n"
-        f"next: fovea-train export --run {shlex.quote(summary.run)}"
-    )
+    # What isn't stated is the data set's and the architecture's to say.
+    stated = {name: value for name, value in options.items() if value is not None}
+    if resume is not None:
+        summary = go_on(resume, _given(context), _say)
+    else:
+        summary = fit(FitOptions(**stated, command=_command_line()), _say)
+    if _first():
+        click.echo(
+            f"best val {_shown(summary.selects_by, summary.val)} "
+            f"(epoch {summary.best_epoch} of {summary.epochs})\n"
+            f"test {_shown(summary.selects_by, summary.test)} on {summary.test_images:,} images, "
+            f"after {summary.seconds:.0f} s\n"
+            f"the run is in {summary.run}\n"
+            f"next: fovea-train export --run {shlex.quote(summary.run)}"
+        )
+
+
+def _given(context: click.Context) -> Any:
+    """The comparison of what was typed besides --resume with the run's configuration."""
+    from training.config import RunConfig
+    from training.given_options import check_given
+
+    typed = {
+        name: value
+        for name, value in context.params.items()
+        if name != "resume" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+
+    def check(config: RunConfig) -> None:
+        check_given(typed, config)
+
+    return check
+
+
+def _shown(selects_by: str, scores: dict[str, float]) -> str:
+    return f"{selects_by.replace('_', ' ')} {scores[selects_by]:.2%}"
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+
+
+def _first() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _command_line() -> str:

@@ -1,9 +1,10 @@
 """What a run was told, resolved to the last value: config.toml in its folder."""
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ class Invocation:
         threads: of PyTorch in the main process; the last bits of the result depend on it.
         workers: processes that load images.
         device: 'cpu' or 'cuda'.
+        torch: PyTorch's version, on which the last bits depend too; empty in old runs.
+        world_size: processes that learned together, each from its own part of every batch.
+        checkpoint_every_steps: optimizer steps between two checkpoints inside an epoch; 0 for none.
+        trackers: who is told of losses and scores; see `trackers`.
     """
 
     command: str
@@ -34,6 +39,10 @@ class Invocation:
     threads: int
     workers: int
     device: str
+    torch: str = ""
+    world_size: int = 1
+    checkpoint_every_steps: int = 0
+    trackers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,16 @@ class DataConfig:
     """What was learned from.
 
     Attributes:
-        source: 'digits' or the folder's absolute path.
+        source: 'digits', or the absolute path of the folder, table or shards.
         splits: how train, val and test were made, in words.
         train_images, val_images, test_images: their sizes.
         skip_broken: whether broken files were left out.
         labels: in the order of the logits.
+        task: 'single_label' or 'multi_label'.
+        fingerprint: of all pictures' names, sizes and labels; see `fingerprint`. Empty in old runs.
+        holdout_classes: what else val and test show: classes that weren't learned. Their labels go on where
+            those of `labels` end.
+        images_per_class: how many of each class a batch draws together; 0 shuffles freely.
     """
 
     source: str
@@ -55,6 +69,10 @@ class DataConfig:
     test_images: int
     skip_broken: bool
     labels: tuple[str, ...]
+    task: str = "single_label"
+    fingerprint: str = ""
+    holdout_classes: tuple[str, ...] = ()
+    images_per_class: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,11 +81,45 @@ class ModelConfig:
 
     Attributes:
         architecture: a name of `training.models`.
-        init_weights: the file the weights started from; empty for random ones.
+        init_weights: the file the weights started from; empty for random or published ones.
+        pretrained: whether they started from the published ones.
+        dropout: the probability that training zeroes a pooled feature.
     """
 
     architecture: str
     init_weights: str
+    pretrained: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """What the features become, and the loss that they are learned by.
+
+    Attributes:
+        pooling: 'avg' or 'gem'; see `models.heads`.
+        projection: width of the embedding; 0 leaves the pooled features as they are.
+        loss: 'cross-entropy', 'binary-cross-entropy', or one of `losses`.
+    """
+
+    pooling: str = "avg"
+    projection: int = 0
+    loss: str = "cross-entropy"
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """What of the network learns, and how fast; see `finetune`.
+
+    Attributes:
+        freeze: the last stage that keeps its weights, with all before it; empty for none.
+        unfreeze_at_epoch: the epoch that begins with all of them learning, from 1; 0 for never.
+        layer_decay: a stage's learning rate is this times the next one's; 1 for the same everywhere.
+    """
+
+    freeze: str = ""
+    unfreeze_at_epoch: int = 0
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,15 +132,67 @@ class NormalizationConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """What training does to pictures; see `transforms.TrainTransform`."""
+    """What training does to pictures; 0 is nothing.
+
+    Attributes:
+        crop: 'resized', 'padded' or 'none'; see `transforms.TrainTransform`.
+        mirror: half of the pictures are mirrored.
+        train_size: side of the network's input in training, in pixels; 0 for that of evaluation.
+        shift: at most this share of the side, each way.
+        rotation: at most this many degrees, either way.
+        shear: at most this many degrees, either way, across and down.
+        zoom: by a factor from 1 − this to 1 + this.
+        elastic: local warping that moves points by about this share of the side.
+        colour: strength of changes of brightness, contrast, saturation and, a quarter as much, hue.
+        lighting: standard deviation of shifts along the colours' principal axes.
+        erasing: the probability that a rectangle is wiped out.
+        rand_augment: magnitude, up to 29, of RandAugment's operations.
+        rand_augment_operations: how many a picture gets.
+        trivial_augment: one random operation of random strength.
+        mixup: α of mixing with another picture and its label.
+        cutmix: α of pasting a rectangle of another picture with its share of the label.
+    """
 
     crop: str
     mirror: bool
+    train_size: int = 0
+    shift: float = 0.0
+    rotation: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    elastic: float = 0.0
+    colour: float = 0.0
+    lighting: float = 0.0
+    erasing: float = 0.0
+    rand_augment: int = 0
+    rand_augment_operations: int = 2
+    trivial_augment: bool = False
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
 class OptimizationConfig:
-    """How the weights were learned; see `optim`."""
+    """How the weights were learned; see `optim` and `engine`.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images that go through the network together, in each process.
+        learning_rate: the highest of the schedule.
+        momentum: of SGD.
+        weight_decay: of weights, but not of biases and normalisation.
+        warmup_epochs: while the learning rate rises.
+        label_smoothing: share of the target that is spread over all classes.
+        optimizer: 'sgd', 'adamw' or 'lamb'.
+        accumulate: batches whose gradients make one step.
+        clip_norm: gradients are scaled down to this norm, over all parameters; 0 for never.
+        ema_decay: of the running average of the weights, which is what is scored and exported; 0 for none.
+        class_weights: whether rare classes count more.
+        patience: epochs without a better score after which training stops; 0 for never.
+        bf16: whether the forward pass computes in bfloat16 where PyTorch's autocast says so.
+        channels_last: whether weights lie channels last in memory.
+        compile: whether torch.compile compiles the network.
+    """
 
     epochs: int
     batch_size: int
@@ -97,6 +201,15 @@ class OptimizationConfig:
     weight_decay: float
     warmup_epochs: int
     label_smoothing: float
+    optimizer: str = "sgd"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    class_weights: bool = False
+    patience: int = 0
+    bf16: bool = False
+    channels_last: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +223,8 @@ class RunConfig:
     normalization: NormalizationConfig
     augmentation: AugmentationConfig
     optimization: OptimizationConfig
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
@@ -118,11 +233,14 @@ def write_config(folder: Path, config: RunConfig) -> None:
         f"[{section}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in fields.items())
         for section, fields in asdict(config).items()
     ]
-    (folder / "config.toml").write_text("\n".join(sections), encoding="utf-8")
+    temporary = folder / f".config.toml.{os.getpid()}"
+    temporary.write_text("\n".join(sections), encoding="utf-8")
+    # Whole or not at all: a run that is killed at its very beginning can go on too.
+    temporary.replace(folder / "config.toml")
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Read `folder`/config.toml.
+    """Read `folder`/config.toml; what older runs don't say has the value that it had then.
 
     Raises:
         RunError: it is missing, broken or incomplete.
@@ -130,15 +248,16 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / "config.toml"
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        data, normalization = document["data"], document["normalization"]
         return RunConfig(
-            run=Invocation(**document["run"]),
-            data=DataConfig(**data | {"labels": tuple(data["labels"])}),
+            run=Invocation(**_tuples(document["run"])),
+            data=DataConfig(**_tuples(document["data"])),
             model=ModelConfig(**document["model"]),
             preprocessing=Preprocessing(**document["preprocessing"]),
-            normalization=NormalizationConfig(**_tuples(normalization)),
+            normalization=NormalizationConfig(**_tuples(document["normalization"])),
             augmentation=AugmentationConfig(**document["augmentation"]),
             optimization=OptimizationConfig(**document["optimization"]),
+            embedding=EmbeddingConfig(**document.get("embedding", {})),
+            transfer=TransferConfig(**document.get("transfer", {})),
         )
     except OSError as error:
         raise RunError(
@@ -148,8 +267,8 @@ def read_config(folder: Path) -> RunConfig:
         raise RunError(f"{path}: not the configuration of a run: {error}") from error
 
 
-def _tuples(fields: Mapping[str, list[float]]) -> dict[str, Any]:
-    return {name: tuple(values) for name, values in fields.items()}
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _toml(value: object) -> str:

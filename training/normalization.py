@@ -28,3 +28,7 @@ class Normalization(nn.Module):
         """Uint8 [batch, height, width, 3] → float32 [batch, 3, height, width]."""
         # Transposed before the cast: a quarter of the bytes to move.
         return pixels.permute(0, 3, 1, 2).float() * self.scale + self.offset
+
+    def of_shares(self, images: Tensor) -> Tensor:
+        """Float32 [batch, 3, height, width] from 0 to 1 → the same, normalised."""
+        return images * (255 * self.scale) + self.offset

@@ -1,29 +1,46 @@
-"""Stochastic gradient descent, and its learning rate over time."""
+"""The optimizers by name, and their learning rate over time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from torch import nn, optim
+from torch import optim
+
+from training.lamb import Lamb
+
+OPTIMIZERS = ("sgd", "adamw", "lamb")
+
+ParameterGroup = dict[str, Any]
+"""As PyTorch's optimizers take them: "params", and what is particular to these."""
 
 
-def sgd(model: nn.Module, learning_rate: float, weight_decay: float, momentum: float = 0.9) -> optim.SGD:
-    """SGD with Nesterov momentum; biases and batch normalisation are not decayed.
+def make_optimizer(
+    name: str,
+    groups: Iterable[ParameterGroup],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+) -> optim.Optimizer:
+    """One of `OPTIMIZERS`; biases, normalisation and other vectors are not decayed.
+
+    SGD has Nesterov momentum; AdamW is Loshchilov & Hutter 2017 (arXiv:1711.05101), LAMB in `lamb.py`.
 
     Args:
-        model: whose parameters are trained.
-        learning_rate: the highest of the schedule.
-        weight_decay: L2 penalty on the weights.
-        momentum: share of the last step that is kept.
+        name: of the optimizer.
+        groups: the parameters; a group may have an "lr" of its own. Those that don't learn are left out.
+        learning_rate: the highest of the schedule, for groups without their own.
+        weight_decay: of weights: L2 penalty of SGD, decoupled decay of the others.
+        momentum: of SGD: the share of the last step that is kept.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    free = [parameter for parameter in parameters if parameter.ndim <= 1]
-    return optim.SGD(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}],
-        lr=learning_rate,
-        momentum=momentum,
-        nesterov=momentum > 0,
-    )
+    divided = [part for group in groups for part in _by_decay(group, weight_decay)]
+    if name == "sgd":
+        return optim.SGD(divided, lr=learning_rate, momentum=momentum, nesterov=momentum > 0)
+    if name == "adamw":
+        return optim.AdamW(divided, lr=learning_rate)
+    if name == "lamb":
+        return Lamb(divided, lr=learning_rate)
+    raise ValueError(f"the optimizer is {name!r}; expected one of {', '.join(OPTIMIZERS)}")
 
 
 def cosine(total_steps: int, warmup_steps: int) -> Callable[[int], float]:
@@ -43,5 +60,14 @@ def cosine(total_steps: int, warmup_steps: int) -> Callable[[int], float]:
 
 
 def schedule(optimizer: optim.Optimizer, total_steps: int, warmup_steps: int) -> optim.lr_scheduler.LambdaLR:
-    """`cosine` for an optimizer; step it after each batch."""
+    """`cosine` for an optimizer; step it after each of the optimizer's steps."""
     return optim.lr_scheduler.LambdaLR(optimizer, cosine(total_steps, warmup_steps))
+
+
+def _by_decay(group: ParameterGroup, weight_decay: float) -> list[ParameterGroup]:
+    learning = [parameter for parameter in group["params"] if parameter.requires_grad]
+    parts = (
+        ([parameter for parameter in learning if parameter.ndim > 1], weight_decay),
+        ([parameter for parameter in learning if parameter.ndim <= 1], 0.0),
+    )
+    return [group | {"params": members, "weight_decay": decay} for members, decay in parts if members]

@@ -22,13 +22,16 @@ class Bar:
     Args:
         total: images of the whole job.
         title: what is being done; `describe` changes it.
+        done: images that were done before, by who was stopped.
+        shown: whether anything is printed at all.
     """
 
-    def __init__(self, total: int, title: str) -> None:
-        self._total, self._title, self._done = total, title, 0
+    def __init__(self, total: int, title: str, done: int = 0, shown: bool = True) -> None:
+        self._total, self._title, self._done, self._before = total, title, done, done
+        self._shown = shown
         self._started = self._printed = time.monotonic()
         self._progress: Progress | None = None
-        if sys.stdout.isatty():
+        if shown and sys.stdout.isatty():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -39,7 +42,7 @@ class Bar:
                 console=Console(),
                 transient=True,
             )
-            self._task = self._progress.add_task(title, total=total)
+            self._task = self._progress.add_task(title, total=total, completed=done)
 
     def __enter__(self) -> "Bar":
         if self._progress:
@@ -65,9 +68,9 @@ class Bar:
             self._progress.advance(self._task, images)
             return
         now = time.monotonic()
-        if now - self._printed >= _SECONDS_BETWEEN_LINES:
+        if self._shown and now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
-            speed = self._done / (now - self._started)
+            speed = (self._done - self._before) / (now - self._started)
             left = (self._total - self._done) / speed
             self.line(
                 f"{self._title}: {self._done:,} of {self._total:,} images, "
@@ -78,7 +81,7 @@ class Bar:
         """Print a line above the bar."""
         if self._progress:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
+        elif self._shown:
             click.echo(text)
 
 

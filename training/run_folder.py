@@ -1,11 +1,13 @@
 """A run's folder: made empty, then filled with what a later command or a person reads.
 
-config.toml, splits.json, metrics.jsonl (a line an epoch), checkpoints/, and summary.json, which is there
-only when the run came to its end.
+config.toml, splits.json, metrics.jsonl (a line an epoch), checkpoints/, events/ for TensorBoard, and
+summary.json, which is there only when the run came to its end.
 """
 
 import json
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,7 +17,6 @@ from typing import Any
 from service.errors import InvalidImage
 from training.data import Dataset
 from training.errors import RunError, SettingError
-from training.metrics import Tally
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Summary:
         run: its folder.
         architecture: of the network.
         best_epoch: the one whose weights are the best checkpoint, from 1.
-        val_accuracy: of the best checkpoint, on the split it was chosen by.
-        test_accuracy, test_top5_accuracy: of the best checkpoint, on images that nothing was chosen by.
+        selects_by: the metric that it was chosen by.
+        val: the best checkpoint's scores on the split that it was chosen by.
+        test: its scores on images that nothing was chosen by.
         test_images: how many those are.
         epochs: how many were run.
         seconds: of training and evaluation.
@@ -36,12 +38,19 @@ class Summary:
     run: str
     architecture: str
     best_epoch: int
-    val_accuracy: float
-    test_accuracy: float
-    test_top5_accuracy: float
+    selects_by: str
+    val: dict[str, float]
+    test: dict[str, float]
     test_images: int
     epochs: int
     seconds: float
+
+    def document(self) -> dict[str, Any]:
+        """What summary.json holds: val_accuracy, test_accuracy and so on stand side by side."""
+        document = asdict(self)
+        for part in ("val", "test"):
+            document |= {f"{part}_{name}": value for name, value in document.pop(part).items()}
+        return document
 
 
 def make_run_folder(output: Path | None, data: str, arch: str) -> Path:
@@ -51,11 +60,12 @@ def make_run_folder(output: Path | None, data: str, arch: str) -> Path:
         SettingError: `output` is there already and not empty, or can't be made.
     """
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder = output or Path("runs", f"{data}-{arch}-{stamp}")
+    name = f"{data}-{arch}-{stamp}".replace(":", "-")
+    folder = output or Path("runs", name)
     attempt = 1
     while output is None and folder.exists():
         attempt += 1
-        folder = Path("runs", f"{data}-{arch}-{stamp}-{attempt}")
+        folder = Path("runs", f"{name}-{attempt}")
     try:
         if folder.is_dir() and any(folder.iterdir()):
             raise SettingError(f"--output is {folder}, which isn't empty; expected a new folder")
@@ -75,7 +85,8 @@ def write_splits(folder: Path, dataset: Dataset) -> None:
 
 def write_summary(folder: Path, summary: Summary) -> None:
     """Leave summary.json."""
-    (folder / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(summary.document(), indent=2) + "\n"
+    (folder / "summary.json").write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -94,20 +105,29 @@ def explained(folder: Path) -> Iterator[None]:
         raise RunError(f"the run in {folder} was stopped: {where}{text or error}") from error
 
 
-def log_epoch(
-    folder: Path, epoch: int, train: Tally, val: Tally, learning_rate: float, seconds: float
-) -> None:
-    """Add a line to metrics.jsonl."""
-    line: dict[str, Any] = {
-        "epoch": epoch,
-        "learning_rate": learning_rate,
-        "train_loss": train.loss,
-        "train_accuracy": train.accuracy(),
-        "val_loss": val.loss,
-        "val_accuracy": val.accuracy(),
-        "val_top5_accuracy": val.accuracy(5),
-        "train_seconds": round(seconds, 3),
-        "train_images_per_second": round(train.images / seconds, 1),
-    }
+def log_epoch(folder: Path, line: Mapping[str, float]) -> None:
+    """Add a line to metrics.jsonl; numbers that don't exist (nan) are left out."""
+    text = json.dumps({name: value for name, value in line.items() if not math.isnan(value)})
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def forget_epochs(folder: Path, behind: int) -> None:
+    """Take what a killed process logged of epochs behind `behind`, whole or in part, out of metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            epoch = json.loads(line)["epoch"]
+        except (ValueError, KeyError, TypeError):
+            break
+        if epoch > behind or not line.endswith("\n"):
+            break
+        kept.append(line)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

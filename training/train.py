@@ -1,6 +1,6 @@
 """One training run, from a data set's name to its folder with checkpoints and scores."""
 
-import time
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,30 +8,43 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.config import RunConfig, write_config
-from training.data import Batches, Dataset, open_dataset
-from training.engine import evaluate, train_one_epoch
-from training.metrics import Tally
+from training.checkpoint import Checkpoint, load_checkpoint, remove_leftovers
+from training.class_disjoint import hold_out
+from training.config import RunConfig, read_config, write_config
+from training.data import Dataset, open_dataset
+from training.distributed import World, joined
+from training.errors import RunError, SettingError
+from training.fingerprint import fingerprint
 from training.models import Classifier, architecture
 from training.normalization import Normalization
-from training.optim import schedule, sgd
+from training.objective import Objective
 from training.options import FitOptions, resolve
-from training.progress import Bar, track
+from training.progress import track
 from training.run_folder import (
     Summary,
     explained,
-    log_epoch,
+    forget_epochs,
     make_run_folder,
     write_splits,
     write_summary,
 )
-from training.transforms import EvalTransform, TrainTransform
-from training.weights import load_weights, read_weights
+from training.run_loop import RunLoop
+from training.setup import (
+    Say,
+    build_engine,
+    build_model,
+    build_objective,
+    scored_batches,
+    steps_an_epoch,
+    train_batches,
+)
+from training.trackers import check_trackers
 
 
-def fit(options: FitOptions, say: Callable[[str], None]) -> Summary:
+def fit(options: FitOptions, say: Say) -> Summary:
     """Train, keeping the checkpoint that is best on val, then score that one once on test.
+
+    Under torchrun several processes do it together.
 
     Args:
         options: what to train on what.
@@ -41,126 +54,177 @@ def fit(options: FitOptions, say: Callable[[str], None]) -> Summary:
         TrainingError: one of `errors.py`, before any file is written where that is possible.
     """
     design = architecture(options.arch)
-    dataset = _checked_data(options, say)
-    config = resolve(options, design, dataset)
-    torch.set_num_threads(config.run.threads)
-    torch.manual_seed(config.run.seed)
-    device = torch.device(config.run.device)
-    model = design.build(len(dataset.classes))
-    if options.init_weights:
-        _transfer(model, options.init_weights, say)
-    folder = make_run_folder(options.output, dataset.name, design.name)
-    with explained(folder):
-        write_config(folder, config)
-        write_splits(folder, dataset)
-        say(_opening(config, model, dataset, folder))
+    check_trackers(options.trackers)
+    with joined(options.device) as world:
+        say = say if world.first else _silent
+        dataset = world.shared(lambda: _open(options.data, options.skip_broken, options.holdout_classes, say))
+        dropout = _dropout(design.build)
+        config = world.shared(
+            lambda: resolve(options, design, dataset, dropout=dropout, world_size=world.size)
+        )
+        learners = _learners(config, dataset, say)
+        train_batches(config, dataset.train, world)  # what can't be batched is said before a folder is made
+        folder = world.shared(lambda: make_run_folder(options.output, dataset.name, design.name))
+        with explained(folder):
+            if world.first:
+                write_config(folder, config)
+                write_splits(folder, dataset)
+            say(_opening(config, learners[0], dataset, folder))
+            return _run(config, dataset, learners, folder, world, None)
 
-        started = time.monotonic()
-        best = _learn(config, model.to(device), dataset, folder, device)
+
+def resume(folder: Path, given: Callable[[RunConfig], None], say: Say) -> Summary:
+    """Go on with a run that was stopped, from its last checkpoint, to the very weights it would have had.
+
+    Args:
+        folder: the run's.
+        given: raises where what the user gave besides isn't what the run was started with.
+        say: prints a line.
+
+    Raises:
+        RunError: it isn't a run, it has come to its end, or it can't be gone on with here.
+        SettingError: `given` says so, or the data have changed.
+    """
+    config = read_config(folder)
+    given(config)
+    if not config.data.fingerprint:
+        raise RunError(f"{folder}: was made by a version whose runs can't be resumed; start a new one")
+    if (folder / "summary.json").exists():
+        raise RunError(f"{folder}: has come to its end; expected a run that was stopped")
+    check_trackers(config.run.trackers)
+    with joined(config.run.device) as world:
+        say = say if world.first else _silent
+        _check_machine(config, world, folder, say)
+        data = config.data
+        dataset = world.shared(lambda: _open(data.source, data.skip_broken, data.holdout_classes, say))
+        _check_data(config, dataset, folder)
+        last = folder / "checkpoints" / "last.pt"
+        saved = load_checkpoint(last) if last.exists() else None
+        if saved is not None and not saved.progress:
+            raise RunError(f"{last}: holds no more than weights; expected a checkpoint of fovea-train fit")
+        learners = _learners(config, dataset, say)
+        with explained(folder):
+            if world.first:
+                remove_leftovers(folder / "checkpoints")
+                forget_epochs(folder, saved.epoch if saved else 0)
+                write_splits(folder, dataset)
+            say(_opening(config, learners[0], dataset, folder))
+            step, epoch = (saved.step, saved.epoch) if saved else (0, 0)
+            say(f"going on after step {step}, with {epoch} epoch{'s' * (epoch != 1)} done")
+            return _run(config, dataset, learners, folder, world, saved)
+
+
+def _run(
+    config: RunConfig,
+    dataset: Dataset,
+    learners: tuple[Classifier, Objective],
+    folder: Path,
+    world: World,
+    saved: Checkpoint | None,
+) -> Summary:
+    """Every epoch that is left, then the score on test."""
+    model, objective = learners
+    torch.set_num_threads(config.run.threads)
+    device = world.device(config.run.device)
+    batches = train_batches(config, dataset.train, world)
+    steps = steps_an_epoch(batches, config.optimization.accumulate)
+    engine = build_engine(config, model, objective, steps, device, world)
+    loop = RunLoop(config, folder, engine, batches, scored_batches(config, dataset.val))
+    if saved is not None:
+        loop.resume(saved)
+        del saved
+    loop.run()
+
+    def finish() -> Summary:
+        best = load_checkpoint(folder / "checkpoints" / "best.pt")
         model.load_state_dict(best.model)
-        test = _score(config, model, dataset, device)
+        test = _score(config, model, objective, dataset, device)
         summary = Summary(
             run=str(folder),
-            architecture=design.name,
+            architecture=config.model.architecture,
             best_epoch=best.epoch,
-            val_accuracy=best.val_accuracy,
-            test_accuracy=test.accuracy(1),
-            test_top5_accuracy=test.accuracy(5),
-            test_images=test.images,
-            epochs=config.optimization.epochs,
-            seconds=round(time.monotonic() - started, 2),
+            selects_by=best.selects_by,
+            val=best.metrics,
+            test=test,
+            test_images=len(dataset.test),
+            epochs=engine.epoch - 1,
+            seconds=round(loop.seconds, 2),
         )
         write_summary(folder, summary)
-    return summary
+        return summary
+
+    return world.shared(finish)
 
 
-def _learn(
-    config: RunConfig, model: Classifier, dataset: Dataset, folder: Path, device: torch.device
-) -> Checkpoint:
-    """Every epoch; returns the best checkpoint, which is in the folder too."""
-    told, checkpoints = config.optimization, folder / "checkpoints"
-    train_batches = Batches(
-        dataset.train,
-        TrainTransform(config.preprocessing, config.augmentation.crop, config.augmentation.mirror),
-        told.batch_size,
-        shuffle=True,
-        workers=config.run.workers,
-        seed=config.run.seed,
-    )
-    val_batches = Batches(
-        dataset.val, EvalTransform(config.preprocessing), told.batch_size, workers=config.run.workers
-    )
+def _learners(config: RunConfig, dataset: Dataset, say: Say) -> tuple[Classifier, Objective]:
+    model = build_model(config, say)
+    return model, build_objective(config, model, dataset)
+
+
+def _score(
+    config: RunConfig, model: Classifier, objective: Objective, dataset: Dataset, device: torch.device
+) -> dict[str, float]:
     normalization = Normalization(config.normalization.mean, config.normalization.std).to(device)
-    loss_function = nn.CrossEntropyLoss(label_smoothing=told.label_smoothing)
-    plain_loss = nn.CrossEntropyLoss()
-    optimizer = sgd(model, told.learning_rate, told.weight_decay, told.momentum)
-    steps = len(train_batches)
-    scheduler = schedule(optimizer, told.epochs * steps, told.warmup_epochs * steps)
-    best = 0.0
-    with Bar(told.epochs * len(dataset.train), "training") as bar:
-        for epoch in range(1, told.epochs + 1):
-            bar.describe(f"epoch {epoch}/{told.epochs}")
-            train_batches.epoch = epoch
-            learning_rate = optimizer.param_groups[0]["lr"]
-            started = time.monotonic()
-            train = train_one_epoch(
-                model, normalization, train_batches, loss_function, optimizer, scheduler, device, bar.advance
-            )
-            seconds = time.monotonic() - started
-            val = evaluate(model, normalization, val_batches, plain_loss, device)
-            checkpoint = Checkpoint(
-                model=model.state_dict(),
-                epoch=epoch,
-                metrics={"loss": val.loss, "accuracy": val.accuracy(), "top5_accuracy": val.accuracy(5)},
-                step=epoch * steps,
-            )
-            # Of epochs that are equally right the last one: its learning rate has fallen furthest. The loss
-            # on few images would choose an early, unsettled one (97 to 98% on the digits' test, not 99%).
-            is_best = val.accuracy() >= best
-            if is_best:
-                best = val.accuracy()
-                save_checkpoint(checkpoints / "best.pt", checkpoint)
-            save_checkpoint(checkpoints / "last.pt", checkpoint)
-            log_epoch(folder, epoch, train, val, learning_rate, seconds)
-            bar.line(
-                f"epoch {epoch:>{len(str(told.epochs))}}/{told.epochs}  loss {train.loss:.3f}  "
-                f"train {train.accuracy():.2%}  val {val.accuracy():.2%}  "
-                f"{train.images / seconds:.0f} images/s{'  best so far' if is_best else ''}"
-            )
-    return load_checkpoint(checkpoints / "best.pt")
+    scores = objective.validate(model, normalization, scored_batches(config, dataset.test), device)
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
-def _score(config: RunConfig, model: Classifier, dataset: Dataset, device: torch.device) -> Tally:
-    batches = Batches(
-        dataset.test,
-        EvalTransform(config.preprocessing),
-        config.optimization.batch_size,
-        workers=config.run.workers,
-    )
-    normalization = Normalization(config.normalization.mean, config.normalization.std).to(device)
-    return evaluate(model, normalization, batches, nn.CrossEntropyLoss(), device)
-
-
-def _checked_data(options: FitOptions, say: Callable[[str], None]) -> Dataset:
-    dataset = open_dataset(options.data, options.skip_broken, partial(track, title="checking images"))
+def _open(data: str, skip_broken: bool, holdout: int | tuple[str, ...], say: Say) -> Dataset:
+    dataset = open_dataset(data, skip_broken, partial(track, title="checking images"))
     for note in dataset.notes:
         say(note)
-    return dataset
+    return hold_out(dataset, holdout) if holdout else dataset
 
 
-def _transfer(model: Classifier, path: Path, say: Callable[[str], None]) -> None:
-    took_head = load_weights(model, read_weights(path), str(path), adapt_head=True)
-    head = "" if took_head else f"; the head for {model.head.out_features} classes starts at random"
-    say(f"starting from the weights in {path}{head}")
+def _dropout(build: Callable[[int], Classifier]) -> float:
+    """The architecture's own; nothing is computed for it."""
+    with torch.device("meta"):
+        return build(2).dropout
+
+
+def _check_machine(config: RunConfig, world: World, folder: Path, say: Say) -> None:
+    told = config.run
+    if world.size != told.world_size:
+        raise SettingError(
+            f"{folder}: was started with {told.world_size} process{'es' * (told.world_size != 1)}, this is "
+            f"{world.size}; expected the same number, torchrun --nproc-per-node {told.world_size}"
+        )
+    if told.device == "cuda" and not torch.cuda.is_available():
+        raise SettingError(f"{folder}: was started on a CUDA device, and this PyTorch finds none")
+    if told.torch != str(torch.__version__):
+        say(
+            f"this is PyTorch {torch.__version__}, the run was started with {told.torch}: it goes on, but "
+            "the last bits of its weights may differ"
+        )
+
+
+def _check_data(config: RunConfig, dataset: Dataset, folder: Path) -> None:
+    found = fingerprint(dataset)
+    if found != config.data.fingerprint:
+        sizes = [len(split) for split in (dataset.train, dataset.val, dataset.test)]
+        told = config.data
+        raise SettingError(
+            f"{told.source}: isn't what the run in {folder} was started on: it has {sizes[0]:,} train, "
+            f"{sizes[1]:,} val and {sizes[2]:,} test images, the run {told.train_images:,}, "
+            f"{told.val_images:,} and {told.test_images:,}, or their names, labels or content differ; "
+            "expected the same data, or start a new run"
+        )
+
+
+def _silent(_line: str) -> None:
+    pass
 
 
 def _opening(config: RunConfig, model: nn.Module, dataset: Dataset, folder: Path) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     told, spec = config.optimization, config.preprocessing
+    together = f" × {told.accumulate} accumulated" * (told.accumulate > 1)
+    together += f" × {config.run.world_size} processes" * (config.run.world_size > 1)
     return (
         f"{config.model.architecture} ({parameters:,} parameters) on {dataset.name}: "
         f"{len(dataset.classes)} classes, {len(dataset.train):,} train, {len(dataset.val):,} val and "
         f"{len(dataset.test):,} test images\n"
-        f"{told.epochs} epochs in batches of {told.batch_size} at {spec.crop_height} × {spec.crop_width} "
-        f"pixels, learning rate up to {told.learning_rate:.4g}, on {config.run.device}; into {folder}"
+        f"{told.epochs} epochs in batches of {told.batch_size}{together} at {spec.crop_height} × "
+        f"{spec.crop_width} pixels, learning rate up to {told.learning_rate:.4g} ({told.optimizer}), on "
+        f"{config.run.device}; into {folder}"
     )
