@@ -33,7 +33,7 @@ def is_shards(data: str) -> bool:
     """Whether this is an archive, a pattern of archives, or a folder that holds some and no images.
 
     Raises:
-        DataError: a folder can't be read.
+        DataError, OSError: a folder can't be read.
     """
     path = Path(data)
     if path.is_dir():

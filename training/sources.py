@@ -20,11 +20,14 @@ def list_source(data: str) -> Listing:
     """The labelled pictures of a folder, a table or shards.
 
     Raises:
-        DataError: as `list_folder`, `list_table`, `list_shards`.
+        DataError: as `list_folder`, `list_table`, `list_shards`; or a folder on the way can't be read.
     """
-    if is_table(data):
-        return list_table(Path(data))
-    return list_shards(data) if is_shards(data) else list_folder(Path(data))
+    try:
+        if is_table(data):
+            return list_table(Path(data))
+        return list_shards(data) if is_shards(data) else list_folder(Path(data))
+    except OSError as error:
+        raise DataError(f"{error.filename or data}: can't be read: {error.strerror}") from error
 
 
 def is_folder(data: str) -> bool:

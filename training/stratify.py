@@ -33,7 +33,7 @@ def stratify(
         For each part the indices of its pictures, ascending.
 
     Raises:
-        DataError: a class has fewer different pictures than there are parts.
+        DataError: a class has fewer different pictures than there are parts; too rare ones are counted.
     """
     units = sorted(
         group(contents).values(), key=lambda members: min(digest_of(keys[member]) for member in members)
@@ -42,12 +42,15 @@ def stratify(
     for unit, members in enumerate(units):
         for label in labels[members[0]]:
             waiting.setdefault(label, []).append(unit)
-    for label, having in sorted(waiting.items()):
-        if len(having) < len(shares) + 1:
-            raise DataError(too_few(f"{name(label)!r}{where}", len(having), len(shares) + 1))
+    least = len(shares) + 1
+    rare = [label for label, having in sorted(waiting.items()) if len(having) < least]
+    if rare:
+        others = f" ({len(rare) - 1} more classes have fewer than {least})" if len(rare) > 1 else ""
+        first = too_few(f"{name(rare[0])!r}{where}", len(waiting[rare[0]]), least)
+        raise DataError(f"{first}{others}")
     lacking = {label: quotas(len(having), shares) for label, having in waiting.items()}
     # Too few pictures for all parts have no class among them, or the check above would have refused them.
-    lacking_at_all = quotas(max(len(units), len(shares) + 1), shares)
+    lacking_at_all = quotas(max(len(units), least), shares)
     left = {label: len(having) for label, having in waiting.items()}
     part_of = [-1] * len(units)
 
