@@ -23,6 +23,7 @@ from training.package import Provenance
 from training.parity import check, compare
 from training.parity_images import sample_photos
 from training.variants import FP32_FILE, Variant, check_precisions, make_variants
+from training.whitening import Whitening
 
 CARD_FILE = "MODEL_CARD.md"
 
@@ -61,6 +62,8 @@ def export_package(
     evaluation_labels: NDArray[np.int64] | None = None,
     temperature: float = 1.0,
     card: Callable[[dict[str, Any]], str] | None = None,
+    task: str = "single_label",
+    whitening: Whitening | None = None,
 ) -> Exported:
     """Publish a network as <repository>/<name>/<version>.
 
@@ -68,7 +71,7 @@ def export_package(
         model: left as it is.
         repository: made if missing.
         name: of the model.
-        labels: in the order of the logits.
+        labels: in the order of the logits; none for the task "embedding".
         architecture: for the record.
         preprocessing: what the service does to an image before the graph.
         mean, std: what the graph does first, per RGB channel of pixels scaled to 0..1.
@@ -84,6 +87,8 @@ def export_package(
         evaluation_labels: int64 [count] of `evaluation_images`, indices of `labels`; None where unknown.
         temperature: what the service divides logits by, as `temperature.fit_temperature` finds it.
         card: the manifest → the model card, which the package then holds as MODEL_CARD.md.
+        task: "single_label", "multi_label", or "embedding" for a package without classes.
+        whitening: of the embeddings, as `whitening.fit_whitening` finds it; it becomes part of the graph.
 
     Raises:
         ParityError: ONNX Runtime and PyTorch disagree; has the numbers.
@@ -92,7 +97,20 @@ def export_package(
         ExportError: something can't be written or exported.
     """
     publish.check_name(name)
-    if len(labels) != model.head.out_features:
+    if task not in package.TASKS:
+        raise ExportError(f"the task is {task!r}; expected one of {', '.join(package.TASKS)}")
+    classes = task != package.EMBEDDING_TASK
+    if not classes and (labels or temperature != 1.0):
+        raise ExportError(
+            f"there are {len(labels)} labels and temperature {temperature:g} for the task 'embedding'; "
+            "expected no label and temperature 1, for there are no logits"
+        )
+    if whitening is not None and len(whitening.mean) != model.embedding_dimension:
+        raise ExportError(
+            f"the whitening is of {len(whitening.mean)} dimensions; expected {model.embedding_dimension}, "
+            "those of the network's embedding"
+        )
+    if classes and len(labels) != model.head.out_features:
         raise ExportError(
             f"there are {len(labels)} labels for {model.head.out_features} logits; expected one each"
         )
@@ -106,6 +124,9 @@ def export_package(
     height, width = preprocessing.crop_height, preprocessing.crop_width
     model = copy.deepcopy(model).cpu().eval()
     normalization = Normalization(mean, std)
+    if whitening is not None:
+        whitening = copy.deepcopy(whitening).cpu()
+    served = Served(model, normalization, whitening, classes).eval()
 
     def published(version: int) -> Exported:
         manifest = package.facts(
@@ -119,11 +140,13 @@ def export_package(
             labels=labels,
             provenance=provenance or Provenance(),
             temperature=temperature,
+            task=task,
+            whitening=whitening,
         )
         with publish.staged(repository, name, version) as folder:
             file = folder / FP32_FILE
-            write_graph(Served(model, normalization).eval(), height, width, manifest, file)
-            agreement = compare(model, normalization, file, images)
+            write_graph(served, height, width, manifest, file)
+            agreement = compare(model, normalization, file, images, whitening=whitening, classes=classes)
             check(agreement)
             variants = make_variants(folder, names, calibration_images, evaluation)
             manifest["variants"] = [

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from training.errors import ExportError
 from training.models import Classifier
 from training.normalization import Normalization
+from training.whitening import Whitening
 
 INPUT, LOGITS, EMBEDDING = "image", "logits", "embedding"
 # Small enough to leave every real vector alone, large enough that a zero vector stays zero.
@@ -28,19 +29,36 @@ class Served(nn.Module):
     Args:
         model: its features and head.
         normalization: goes before it.
+        whitening: of the embeddings, which have unit length before it and again behind it; None for none.
+        classes: whether there are logits.
     """
 
-    def __init__(self, model: Classifier, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        normalization: Normalization,
+        whitening: Whitening | None = None,
+        classes: bool = True,
+    ) -> None:
         super().__init__()
         self.normalization = normalization
         self.model = model
+        self.whitening = whitening
+        self.outputs = [LOGITS, EMBEDDING] if classes else [EMBEDDING]
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Uint8 [batch, height, width, 3] → float32 [batch, classes] and [batch, embedding_dimension]."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Uint8 [batch, height, width, 3] → float32 [batch, classes], if any, and [batch, dimension]."""
         pooled = self.model.features(self.normalization(image))
-        logits = self.model.classify(pooled)
-        length = torch.linalg.vector_norm(pooled, dim=1, keepdim=True)
-        return logits, pooled / length.clamp_min(_EPSILON)
+        embedding = _unit(pooled)
+        if self.whitening is not None:
+            embedding = _unit(self.whitening(embedding))
+        return (self.model.classify(pooled), embedding) if LOGITS in self.outputs else (embedding,)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    unit: Tensor = vectors / length.clamp_min(_EPSILON)
+    return unit
 
 
 def write_graph(served: Served, height: int, width: int, facts: Mapping[str, Any], path: Path) -> None:
@@ -66,7 +84,7 @@ def write_graph(served: Served, height: int, width: int, facts: Mapping[str, Any
                 (example,),
                 path,
                 input_names=[INPUT],
-                output_names=[LOGITS, EMBEDDING],
+                output_names=served.outputs,
                 dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 external_data=False,

@@ -6,16 +6,46 @@ from training.graph import EMBEDDING, LOGITS
 
 
 def float_nodes(graph: onnx.GraphProto) -> list[str]:
-    """The names of the nodes that stay exact: normalisation, and the embedding's way to unit length.
+    """The names of the nodes that stay exact: normalisation, GeM's powers, the embedding's unit length.
 
     The first turns pixels into the network's input, before its first layer with weights; eight bits of
-    result would add their rounding to every pixel. The second squares and divides: in float16 a sum of
-    squares overflows, and the smallest length that it may divide by rounds to zero.
+    result would add their rounding to every pixel. Powers, and the squares of a length, overflow in float16,
+    and the smallest length that may be divided by rounds to zero. Whitening subtracts what is nearly equal.
     """
     first = next((node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")), None)
     before = _ancestors(graph, list(first.input)) if first else set()
-    only_embedding = _ancestors(graph, [EMBEDDING]) - _ancestors(graph, [LOGITS])
-    return [node.name for index, node in enumerate(graph.node) if index in before | only_embedding]
+    kept = before | _generalized_means(graph) | _unit_length(graph)
+    return [node.name for index, node in enumerate(graph.node) if index in kept]
+
+
+def _unit_length(graph: onnx.GraphProto) -> set[int]:
+    """What only the embedding comes from, behind the features that it shares with the logits.
+
+    Where there are no logits, all that is behind the first length that no convolution is behind.
+    """
+    of_embedding = _ancestors(graph, [EMBEDDING])
+    if any(output.name == LOGITS for output in graph.output):
+        return of_embedding - _ancestors(graph, [LOGITS])
+    convolutions = [name for node in graph.node if node.op_type == "Conv" for name in node.input]
+    inside = _ancestors(graph, convolutions)
+    lengths = {
+        index for index, node in enumerate(graph.node) if node.op_type == "ReduceL2" and index not in inside
+    }
+    return (lengths | _descendants(graph, lengths)) & of_embedding
+
+
+def _generalized_means(graph: onnx.GraphProto) -> set[int]:
+    """GeM pooling: a power, the mean over the picture, a root."""
+    producer = {output: index for index, node in enumerate(graph.node) for output in node.output}
+    found: set[int] = set()
+    for root, node in enumerate(graph.node):
+        mean = producer.get(node.input[0]) if node.op_type == "Pow" else None
+        if mean is None or graph.node[mean].op_type != "ReduceMean":
+            continue
+        power = producer.get(graph.node[mean].input[0])
+        if power is not None and graph.node[power].op_type == "Pow":
+            found |= {power, mean, root}
+    return found
 
 
 def pooling_and_head(graph: onnx.GraphProto) -> list[str]:
@@ -60,4 +90,16 @@ def _ancestors(graph: onnx.GraphProto, tensors: list[str]) -> set[int]:
         if index not in found:
             found.add(index)
             waiting += [producer[name] for name in graph.node[index].input if name in producer]
+    return found
+
+
+def _descendants(graph: onnx.GraphProto, nodes: set[int]) -> set[int]:
+    """Indices of the nodes that are computed from those of `nodes`."""
+    # An ONNX graph's nodes stand in the order of computation.
+    reached = {output for index in nodes for output in graph.node[index].output}
+    found: set[int] = set()
+    for index, node in enumerate(graph.node):
+        if reached.intersection(node.input):
+            found.add(index)
+            reached.update(node.output)
     return found

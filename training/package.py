@@ -13,8 +13,12 @@ from training.agreement import Agreement
 from training.commit import commit
 from training.graph import EMBEDDING, INPUT, LOGITS
 from training.models import Classifier
+from training.whitening import Whitening
 
 SCHEMA_VERSION = 1
+# Of a model without classes.
+EMBEDDING_TASK = "embedding"
+TASKS = ("single_label", "multi_label", EMBEDDING_TASK)
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,22 @@ def facts(
     labels: Sequence[str],
     provenance: Provenance,
     temperature: float = 1.0,
+    task: str = "single_label",
+    whitening: Whitening | None = None,
 ) -> dict[str, Any]:
     """The manifest but for its variants, which are known only when the file is."""
+    embedding: dict[str, Any] = {
+        "name": EMBEDDING,
+        "dimension": model.embedding_dimension if whitening is None else whitening.dimension,
+        "l2_normalized": True,
+    }
+    outputs = {"logits": {"name": LOGITS, "dimension": len(labels)}} if task != EMBEDDING_TASK else {}
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "version": str(version),
         "architecture": architecture,
-        "task": "single_label",
+        "task": task,
         "input": {
             "name": INPUT,
             "dtype": "uint8",
@@ -69,20 +81,13 @@ def facts(
             "jpeg_scaled_decode": preprocessing.jpeg_scaled_decode,
             "normalization": {"in_graph": True, "mean": list(mean), "std": list(std)},
         },
-        "outputs": {
-            "logits": {"name": LOGITS, "dimension": len(labels)},
-            "embedding": {
-                "name": EMBEDDING,
-                "dimension": model.embedding_dimension,
-                "l2_normalized": True,
-            },
-        },
+        "outputs": outputs | {"embedding": embedding},
         "labels": list(labels),
         "temperature": temperature,
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "training_data": provenance.training_data,
-            "recipe": provenance.recipe,
+            "recipe": provenance.recipe + ("" if whitening is None else f"; {whitening.described()}"),
             "commit": commit(),
             "licence": provenance.licence,
             "metrics": dict(provenance.metrics),

@@ -1,5 +1,6 @@
 """Does ONNX Runtime compute, from the exported file, what PyTorch computes from the network?"""
 
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from training.errors import ParityError
 from training.models import Classifier
 from training.normalization import Normalization
 from training.runtime import Outputs, cpu_outputs
+from training.whitening import Whitening
 
 MAX_RELATIVE_ERROR = 1e-4
 MIN_TOP1_AGREEMENT = 1.0
@@ -48,29 +50,61 @@ def described(measured: Agreement) -> str:
 
 
 def compare(
-    model: Classifier, normalization: Normalization, file: Path, images: NDArray[np.uint8]
+    model: Classifier,
+    normalization: Normalization,
+    file: Path,
+    images: NDArray[np.uint8],
+    *,
+    whitening: Whitening | None = None,
+    classes: bool = True,
 ) -> Agreement:
     """Run both on the same images, the file at each of `BATCH_SIZES`; the worst of each number.
+
+    The relative error is that of the logits or that of the embeddings, whichever is worse.
 
     Args:
         model: on the CPU, in evaluation mode.
         normalization: what goes before it.
         file: the exported graph.
         images: uint8 [count, height, width, 3], at least one.
+        whitening: of the embeddings; None for none.
+        classes: whether the file has logits.
     """
-    reference = _pytorch(model, normalization, images)
+    reference = _pytorch(model, normalization, images, whitening, classes)
     return reduce(
-        Agreement.worse, (agreement(reference, cpu_outputs(file, images, size)) for size in BATCH_SIZES)
+        Agreement.worse, (_measured(reference, cpu_outputs(file, images, size)) for size in BATCH_SIZES)
     )
 
 
+def _measured(reference: Outputs, outputs: Outputs) -> Agreement:
+    (none, expected), (_, embeddings) = (reference[0][:, :0], reference[1]), outputs
+    of_embeddings = agreement((none, expected), (none, embeddings))
+    whole = agreement(reference, outputs)
+    # numpy's max carries nan along, the built-in one loses it.
+    worst = np.maximum(whole.max_relative_error, of_embeddings.max_relative_error)
+    return replace(whole, max_relative_error=float(worst))
+
+
 @torch.inference_mode()
-def _pytorch(model: Classifier, normalization: Normalization, images: NDArray[np.uint8]) -> Outputs:
+def _pytorch(
+    model: Classifier,
+    normalization: Normalization,
+    images: NDArray[np.uint8],
+    whitening: Whitening | None,
+    classes: bool,
+) -> Outputs:
     logits, embeddings = [], []
     for start in range(0, len(images), max(BATCH_SIZES)):
         pixels = normalization(torch.from_numpy(images[start : start + max(BATCH_SIZES)].copy()))
-        logits.append(model(pixels).numpy())
-        pooled = model.features(pixels).numpy()
-        length = np.linalg.norm(pooled.astype(np.float64), axis=1, keepdims=True)
-        embeddings.append((pooled / np.maximum(length, 1e-12)).astype(np.float32))
+        logits.append(model(pixels).numpy() if classes else np.empty((len(pixels), 0), np.float32))
+        vectors = _unit(model.features(pixels).numpy().astype(np.float64))
+        if whitening is not None:
+            mean, projection = (part.numpy().astype(np.float64) for part in whitening.buffers())
+            vectors = _unit((vectors - mean) @ projection)
+        embeddings.append(vectors.astype(np.float32))
     return np.concatenate(logits), np.concatenate(embeddings)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    unit: NDArray[np.float64] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -42,6 +42,13 @@ class Whitening(nn.Module):
         """Of what comes out."""
         return self.projection.shape[1]
 
+    def described(self) -> str:
+        """For the record."""
+        return (
+            f"embeddings PCA-whitened to {self.dimension} of {len(self.mean)} dimensions, fitted on "
+            f"{self.images} training images, shrinkage {self.shrinkage:.3g}"
+        )
+
     def forward(self, unit: Tensor) -> Tensor:
         """Float32 [batch, dimension], of unit length → float32 [batch, whitened dimension]."""
         # The mean first: it is most of the vector, and would cost the product its digits.
