@@ -1,8 +1,9 @@
 """The labelled pictures that a target is asked about."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from training.data import open_dataset
 from training.errors import DataError, SettingError
 from training.image_files import find_images
 from training.layout import ALL, class_names, parts_of
+from training.listing import split_of
 from training.run_splits import run_test_split, run_train_split, run_val_split
-from training.splits import Dataset, Split
+from training.sources import is_folder, list_source
+from training.splits import Split
 
 PARTS = ("auto", "test", "val", "train", "all")
 
@@ -25,7 +28,8 @@ class LabelledPictures:
         split: the pictures; its labels are indices of `classes`, or columns of them.
         classes: as the data call them.
         source: where they come from, for people.
-        root: names of files are given relative to it; None for pictures without files.
+        root: names of files are given relative to it; None where they aren't.
+        names: of all pictures, where the data name them.
         notes: what was left out, a line each.
     """
 
@@ -33,10 +37,13 @@ class LabelledPictures:
     classes: tuple[str, ...]
     source: str
     root: Path | None = None
+    names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
         """What to call one picture."""
+        if self.names:
+            return self.names[index]
         source = self.split.sources[index]
         if isinstance(source, np.ndarray):
             return f"#{index}"
@@ -75,19 +82,24 @@ def open_pictures(data: str, part: str = "auto") -> LabelledPictures:
     Raises:
         DataError: there is nothing usable.
     """
-    path = Path(data)
-    if (path / "config.toml").is_file():
-        return run_pictures(path, part)
-    if data != "digits" and path.is_dir() and not any(path.glob("*.tar")):
-        return _folder(path, part)
-    dataset = open_dataset(data)
-    name = "test" if part == "auto" else part
+    if (Path(data) / "config.toml").is_file():
+        return run_pictures(Path(data), part)
+    if data == "digits":
+        return _divided(data, "test" if part == "auto" else part, None)
+    if is_folder(data):
+        return _folder(Path(data), part)
+    listing = list_source(data)
+    if ALL in listing.parts and part in ("train", "val", "test"):
+        return _divided(data, part, None)
+    chosen = _chosen(listing.parts, part, listing.origin)
+    entries = [entry for name in chosen for entry in listing.parts[name]]
     return LabelledPictures(
-        split=_part(dataset, name),
-        classes=dataset.classes,
-        source=f"{data}, {name}",
-        root=None if data == "digits" else path.resolve().parent,
-        notes=dataset.notes,
+        split=split_of(entries, len(listing.classes), listing.task),
+        classes=listing.classes,
+        source=f"{data}, {_called(chosen)}",
+        names=tuple(entry.name for entry in entries),
+        # Of archives that are damaged what can be read is scored; it is said that there was more.
+        notes=tuple(f"{name}: {fault}" for name, fault in listing.damaged),
     )
 
 
@@ -138,15 +150,17 @@ def _columns(classes: Sequence[str], labels: Sequence[str]) -> "np.ndarray[tuple
     return np.array([places[name] for name in classes], np.int64)
 
 
-def _part(dataset: Dataset, name: str) -> Split:
-    if name != "all":
-        split: Split = getattr(dataset, name)
-        return split
-    splits = (dataset.train, dataset.val, dataset.test)
+def _divided(data: str, part: str, root: Path | None) -> LabelledPictures:
+    """A part of data that come in one, as `fit` divides them."""
+    dataset = open_dataset(data)
+    splits = (dataset.train, dataset.val, dataset.test) if part == "all" else (getattr(dataset, part),)
     labels = np.concatenate([split.labels for split in splits])
-    if isinstance(dataset.train.sources, np.ndarray):
-        return Split(np.concatenate([np.asarray(split.sources) for split in splits]), labels)
-    return Split([source for split in splits for source in split.sources], labels)
+    sources: Any = [source for split in splits for source in split.sources]
+    if isinstance(splits[0].sources, np.ndarray):
+        sources = np.stack(sources)
+    return LabelledPictures(
+        Split(sources, labels), dataset.classes, f"{data}, {part}", root=root, notes=dataset.notes
+    )
 
 
 def _folder(root: Path, part: str) -> LabelledPictures:
@@ -154,16 +168,11 @@ def _folder(root: Path, part: str) -> LabelledPictures:
     try:
         parts = parts_of(root)
         if part in ("train", "val", "test") and ALL in parts:
-            dataset = open_dataset(str(root))
-            return LabelledPictures(
-                _part(dataset, part), dataset.classes, f"{root}, {part}", root, dataset.notes
-            )
-        chosen = _chosen(root, parts, part)
-        classes = class_names(next(iter(chosen.values())))
+            return _divided(str(root), part, root)
+        chosen = _chosen(parts, part, root)
+        classes = tuple(sorted({name for part in chosen for name in class_names(parts[part])}))
         paths, labels = [], []
-        for folder in chosen.values():
-            classes = tuple(sorted({*classes, *class_names(folder)}))
-        for folder in chosen.values():
+        for folder in (parts[part] for part in chosen):
             for label, name in enumerate(classes):
                 found = find_images(folder / name).paths if (folder / name).is_dir() else []
                 paths += found
@@ -172,14 +181,20 @@ def _folder(root: Path, part: str) -> LabelledPictures:
         raise DataError(f"{error.filename or root}: can't be read: {error.strerror}") from error
     if not paths:
         raise DataError(f"{root}: no images in folders named like classes")
-    where = "all" if ALL in chosen else " and ".join(chosen)
-    return LabelledPictures(Split(paths, np.array(labels, np.int64)), classes, f"{root}, {where}", root)
+    split = Split(paths, np.array(labels, np.int64))
+    return LabelledPictures(split, classes, f"{root}, {_called(chosen)}", root)
 
 
-def _chosen(root: Path, parts: dict[str, Path], part: str) -> dict[str, Path]:
-    if ALL in parts or part == "all":
-        return parts
-    name = next(name for name in ("test", "val") if name in parts) if part == "auto" else part
-    if name not in parts:
-        raise SettingError(f"--split is {part!r}; {root} has {', '.join(parts)}")
-    return {name: parts[name]}
+def _chosen(parts: Iterable[str], part: str, where: Path) -> list[str]:
+    """Which of the parts that there are."""
+    there = list(parts)
+    if ALL in there or part == "all":
+        return there
+    name = next((name for name in ("test", "val") if name in there), "train") if part == "auto" else part
+    if name not in there:
+        raise SettingError(f"--split is {part!r}; {where} has {', '.join(there)}")
+    return [name]
+
+
+def _called(chosen: list[str]) -> str:
+    return "all" if ALL in chosen else " and ".join(chosen)

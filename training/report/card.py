@@ -22,7 +22,7 @@ REPORT_FOLDER = "report"
 MAX_WORST = 10
 _LISTED = 12
 # What summary.json calls them → as evaluations do.
-_OF_SUMMARY = {"test_accuracy": "top1_accuracy", "test_top5_accuracy": "top5_accuracy"}
+_AS_EVALUATIONS = {"accuracy": "top1_accuracy"}
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
 
 
@@ -110,7 +110,11 @@ def _values(run: Path, report: Mapping[str, Any]) -> dict[str, float | None]:
     if report:
         return dict(report["metrics"])
     summary = _document(run / "summary.json") or {}
-    return {new: summary.get(old) for old, new in _OF_SUMMARY.items()}
+    # Older runs have no "test" in it.
+    scores = summary.get("test") or {
+        name.removeprefix("test_"): value for name, value in summary.items() if name.startswith("test_")
+    }
+    return {_AS_EVALUATIONS.get(name, name): value for name, value in scores.items()}
 
 
 def report_on(run: Path, weights_sha256: str) -> Mapping[str, Any] | None:
