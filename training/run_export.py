@@ -1,6 +1,7 @@
 """A run of `fovea-train fit` → a model package."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,14 +55,14 @@ def export_run(
     labels, has_classes = loaded.labels, loaded.task != EMBEDDING_TASK
     say(
         f"exporting {run}: the {checkpoint} checkpoint, epoch {saved.epoch} of "
-        f"{config.optimization.epochs}, val accuracy {saved.val_accuracy:.2%}"
+        f"{config.optimization.epochs}, val {saved.selects_by.replace('_', ' ')} {saved.score:.2%}"
     )
     if not (run / "summary.json").exists():
         say(
             "this run was interrupted, or is still going on (it has no summary.json): its later epochs and "
             "its test score are missing"
         )
-    metrics: dict[str, float] = {"val_accuracy": saved.val_accuracy}
+    metrics = {f"val_{name}": value for name, value in saved.metrics.items() if math.isfinite(value)}
     if checkpoint == "best":
         metrics |= _test_scores(run)
     data_name = Path(config.data.source).name or "data"
@@ -142,10 +143,10 @@ def _test_scores(run: Path) -> dict[str, float]:
     """The scores that `fit` left; none where the run was stopped before its end."""
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        return {key: float(summary[key]) for key in ("test_accuracy", "test_top5_accuracy", "test_images")}
+        return {name: float(value) for name, value in summary.items() if name.startswith("test_")}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{run / 'summary.json'}: not the summary of a run: {error}") from error
 
 

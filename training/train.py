@@ -14,6 +14,7 @@ from training.config import RunConfig, read_config, write_config
 from training.data import Dataset, open_dataset
 from training.distributed import World, joined
 from training.errors import RunError, SettingError
+from training.evaluate.calibrate import calibrate, described
 from training.fingerprint import fingerprint
 from training.models import Classifier, architecture
 from training.normalization import Normalization
@@ -70,7 +71,7 @@ def fit(options: FitOptions, say: Say) -> Summary:
                 write_config(folder, config)
                 write_splits(folder, dataset)
             say(_opening(config, learners[0], dataset, folder))
-            return _run(config, dataset, learners, folder, world, None)
+            return _run(config, dataset, learners, folder, world, None, say)
 
 
 def resume(folder: Path, given: Callable[[RunConfig], None], say: Say) -> Summary:
@@ -111,7 +112,7 @@ def resume(folder: Path, given: Callable[[RunConfig], None], say: Say) -> Summar
             say(_opening(config, learners[0], dataset, folder))
             step, epoch = (saved.step, saved.epoch) if saved else (0, 0)
             say(f"going on after step {step}, with {epoch} epoch{'s' * (epoch != 1)} done")
-            return _run(config, dataset, learners, folder, world, saved)
+            return _run(config, dataset, learners, folder, world, saved, say)
 
 
 def _run(
@@ -121,8 +122,9 @@ def _run(
     folder: Path,
     world: World,
     saved: Checkpoint | None,
+    say: Say,
 ) -> Summary:
-    """Every epoch that is left, then the score on test."""
+    """Every epoch that is left, then the score on test and the temperature on val."""
     model, objective = learners
     torch.set_num_threads(config.run.threads)
     device = world.device(config.run.device)
@@ -150,6 +152,9 @@ def _run(
             epochs=engine.epoch - 1,
             seconds=round(loop.seconds, 2),
         )
+        temperature = calibrate(folder, "best", config.run.device)
+        if temperature is not None:
+            say(described(temperature))
         write_summary(folder, summary)
         return summary
 

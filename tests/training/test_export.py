@@ -98,7 +98,9 @@ def test_the_file_holds_no_paths_of_this_machine(trained: Trained) -> None:
 
 
 def test_the_folder_holds_the_package_and_everyone_may_read_it(trained: Trained) -> None:
-    assert {path.name for path in trained.package.iterdir()} == {"manifest.json", "model.onnx"}
+    assert {path.name for path in trained.package.iterdir()} == {
+        "manifest.json", "model.onnx", "MODEL_CARD.md",
+    }  # fmt: skip
     repository = trained.package.parents[1]
     assert [path.name for path in repository.iterdir()] == ["lights-resnet20-cifar"]
     assert trained.package.stat().st_mode & 0o777 == repository.stat().st_mode & 0o777

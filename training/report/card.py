@@ -110,8 +110,7 @@ def _values(run: Path, report: Mapping[str, Any]) -> dict[str, float | None]:
     if report:
         return dict(report["metrics"])
     summary = _document(run / "summary.json") or {}
-    # Older runs have no "test" in it.
-    scores = summary.get("test") or {
+    scores = {
         name.removeprefix("test_"): value for name, value in summary.items() if name.startswith("test_")
     }
     return {_AS_EVALUATIONS.get(name, name): value for name, value in scores.items()}
