@@ -39,6 +39,7 @@ class RunLoop:
         self._stale = 0
         self._thawed = False
         self._seconds = self._epoch_seconds = 0.0
+        self._epoch_rate = 0.0
         self._since = time.monotonic()
         self._logged = (0.0, 0.0)
 
@@ -54,6 +55,7 @@ class RunLoop:
         self._best, self._best_epoch = progress["best"], progress["best_epoch"]
         self._stale = progress["stale"]
         self._seconds, self._epoch_seconds = progress["seconds"], progress["epoch_seconds"]
+        self._epoch_rate = progress["epoch_rate"]
 
     def run(self) -> None:
         """The rest of the run, to its last epoch or until the score no longer rises.
@@ -82,7 +84,8 @@ class RunLoop:
         if thaw and epoch >= thaw and not self._thawed:
             self._thaw()
         bar.describe(f"epoch {epoch}/{told.epochs}")
-        learning_rate = engine.learning_rate
+        if not engine.batch:
+            self._epoch_rate = engine.learning_rate
         for images in engine.steps(self._train):
             bar.advance(images * engine.world.size)
             if engine.step % _STEPS_BETWEEN_LOGS == 0:
@@ -107,7 +110,7 @@ class RunLoop:
         line = {
             "epoch": epoch,
             "step": engine.step,
-            "learning_rate": learning_rate,
+            "learning_rate": self._epoch_rate,
             "train_loss": loss,
             "train_accuracy": accuracy,
             **{f"val_{name}": value for name, value in scores.items()},
@@ -173,6 +176,7 @@ class RunLoop:
             "stale": self._stale,
             "seconds": self._seconds,
             "epoch_seconds": self._epoch_seconds,
+            "epoch_rate": self._epoch_rate,
         }
         self._write("last.pt", self._checkpoint(scores, epoch, progress))
 
