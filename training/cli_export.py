@@ -20,7 +20,7 @@ _OF_WEIGHTS = (
     "arch", "labels", "input_size", "resize_size", "interpolation", "jpeg_scaled_decode", "mean", "std",
     "training_data",
 )  # fmt: skip
-_COMMON = ("name", "version", "licence", "images", "precisions", "calibration")
+_COMMON = ("name", "version", "licence", "images", "precisions", "calibration", "whiten_to", "whiten_by")
 _OF_RUNS = ("run", "checkpoint")
 
 
@@ -86,6 +86,22 @@ def _precisions(
     "training images]",
 )
 @click.option(
+    "--whiten",
+    "whiten_to",
+    type=click.IntRange(1),
+    metavar="DIM",
+    help="PCA-whiten the embeddings to so many dimensions, inside the graph: all that similarities come from "
+    "counts alike then, which helps retrieval. Fitted on training images only.",
+)
+@click.option(
+    "--whiten-images",
+    "whiten_by",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Images to fit --whiten on, other than those that will be searched; of a folder with train/ in it, "
+    "those.  [default: the run's training images]",
+)
+@click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.pth|FILE.safetensors",
@@ -149,11 +165,14 @@ def export_command(**options: Any) -> None:
     \b
     fovea-train export
     fovea-train export --precision int8,bf16
+    fovea-train export --whiten 128
     fovea-train export --arch efficientnet-lite0 --pretrained
     fovea-train export --arch resnet20-cifar --weights file.pth --labels labels.txt --input-size 32 \\
         --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     repository: Path = options["model_repository"]
+    if options["whiten_by"] is not None and options["whiten_to"] is None:
+        raise SettingError("--whiten-images is for --whiten; expected that too")
     exported = _export(repository, options)
     click.echo(
         "\n".join(

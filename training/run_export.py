@@ -17,6 +17,7 @@ from training.report.card import model_card, report_on
 from training.run_model import load_run_model
 from training.run_splits import run_test_split, run_train_split
 from training.run_temperature import weights_digest
+from training.whitening_fit import whiten, whitening_images
 
 
 def export_run(
@@ -30,6 +31,8 @@ def export_run(
     images: Path | None = None,
     precisions: Sequence[str] = ("fp32",),
     calibration: Path | None = None,
+    whiten_to: int | None = None,
+    whiten_by: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Exported:
     """Publish a checkpoint of a run of `fovea-train fit`.
@@ -44,6 +47,8 @@ def export_run(
         images: a folder to compare on instead of the run's test split.
         precisions: as `export_package`.
         calibration: a folder to calibrate int8 on instead of the run's training split.
+        whiten_to: dimensions to whiten embeddings to; None leaves them alone.
+        whiten_by: a folder to fit that on instead of the run's training split.
         say: prints a line; told which run and epoch this is, and whether the run came to its end.
 
     Raises:
@@ -82,6 +87,14 @@ def export_run(
             calibration_images = calibration_folder(calibration, spec, MAX_CALIBRATION_IMAGES)
         else:
             calibration_images = split_images(run_train_split(run, config.data), spec, MAX_CALIBRATION_IMAGES)
+    whitening = None
+    if whiten_to is not None:
+        split = run_train_split(run, config.data) if whiten_by is None else whitening_images(whiten_by)
+        normalization = config.normalization
+        whitening = whiten(
+            model, split, whiten_to, preprocessing=spec, mean=normalization.mean, std=normalization.std
+        )
+        say(whitening.described())
     return export_package(
         model,
         repository=repository,
@@ -97,6 +110,7 @@ def export_run(
         evaluation_images=None if evaluation is None else evaluation.pixels,
         evaluation_labels=evaluation.labels if evaluation is not None and has_classes else None,
         task=loaded.task,
+        whitening=whitening,
         version=version,
         temperature=_temperature(run, checkpoint, say),
         card=lambda manifest: model_card(run, config, manifest, report),

@@ -16,6 +16,7 @@ from training.package import Provenance
 from training.parity_images import folder_images
 from training.pretrained import IMAGENET_CLASSES, imagenet_labels, load_pretrained
 from training.weights import load_weights, read_weights
+from training.whitening_fit import whiten, whitening_images
 
 
 def export_weights(
@@ -109,6 +110,8 @@ def publish_network(
     images: Path | None = None,
     precisions: Sequence[str] = ("fp32",),
     calibration: Path | None = None,
+    whiten_to: int | None = None,
+    whiten_by: Path | None = None,
 ) -> Exported:
     """Publish a network that no run of ours trained.
 
@@ -124,10 +127,22 @@ def publish_network(
         images: a folder to compare on instead of scikit-learn's photographs.
         precisions: as `export_package`.
         calibration: a folder to calibrate int8 on.
+        whiten_to: dimensions to whiten embeddings to; None leaves them alone.
+        whiten_by: a folder of images like those that were trained on, to fit the whitening on.
 
     Raises:
         TrainingError: one of `errors.py`.
     """
+    whitening = None
+    if whiten_to is not None:
+        if whiten_by is None:
+            raise SettingError(
+                "--whiten is fitted on real images, like those that were trained on and other than those "
+                "that will be searched; name a folder of them with --whiten-images"
+            )
+        whitening = whiten(
+            model, whitening_images(whiten_by), whiten_to, preprocessing=preprocessing, mean=mean, std=std
+        )
     evaluation = calibration_images = None
     if images is not None and any(precision != "fp32" for precision in precisions):
         evaluation = evaluation_folder(images, preprocessing, labels)
@@ -149,6 +164,7 @@ def publish_network(
         evaluation_labels=None if evaluation is None else evaluation.labels,
         version=version,
         provenance=provenance,
+        whitening=whitening,
     )
 
 
