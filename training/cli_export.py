@@ -8,7 +8,7 @@ import click
 
 from service.preprocess import INTERPOLATIONS, Preprocessing
 from training.architecture_names import ARCH_HELP
-from training.cli_options import SCALED_DECODE_HELP, channels, told
+from training.cli_options import PICTURES, SCALED_DECODE_HELP, channels, pictures, told
 from training.errors import SettingError, VariantRefused
 from training.publish import MAX_VERSION
 
@@ -63,8 +63,8 @@ def _precisions(
 @click.option("--licence", default="", help="Of the weights, for the record.")
 @click.option(
     "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
+    callback=pictures,
+    metavar=PICTURES,
     help="Images to compare ONNX Runtime with PyTorch on.  [default: the run's test images; without a run "
     "crops of scikit-learn's two photographs]",
 )
@@ -80,9 +80,9 @@ def _precisions(
 )
 @click.option(
     "--calibration",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Real images that int8 is calibrated on; of a folder with train/ in it, those.  [default: the run's "
+    callback=pictures,
+    metavar=PICTURES,
+    help="Real images that int8 is calibrated on; of data with a training part, those.  [default: the run's "
     "training images]",
 )
 @click.option(
@@ -96,9 +96,9 @@ def _precisions(
 @click.option(
     "--whiten-images",
     "whiten_by",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Images to fit --whiten on, other than those that will be searched; of a folder with train/ in it, "
+    callback=pictures,
+    metavar=PICTURES,
+    help="Images to fit --whiten on, other than those that will be searched; of data with a training part, "
     "those.  [default: the run's training images]",
 )
 @click.option(

@@ -35,6 +35,26 @@ _EXTRA = (
 )
 
 
+PICTURES = "FOLDER|TABLE|SHARDS"
+_PATTERN = frozenset("{*?[")
+
+
+def pictures(_context: click.Context, _option: click.Parameter, value: str | None) -> Path | None:
+    """What holds images: a folder, a table, or shards, which a pattern may name.
+
+    Raises:
+        click.BadParameter: it isn't there.
+    """
+    if value is None:
+        return None
+    if not Path(value).exists() and not _PATTERN & set(value):
+        raise click.BadParameter(
+            f"{value!r} does not exist; expected a folder of images, a .csv or .parquet table, a folder of .tar "
+            "shards, or their pattern"
+        )
+    return Path(value)
+
+
 def channels(
     _context: click.Context, option: click.Parameter, value: str | None
 ) -> tuple[float, float, float] | None:

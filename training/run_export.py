@@ -70,7 +70,7 @@ def export_run(
     metrics = {f"val_{name}": value for name, value in saved.metrics.items() if math.isfinite(value)}
     if checkpoint == "best":
         metrics |= _test_scores(run)
-    data_name = Path(config.data.source).name or "data"
+    data_name = source_name(config.data.source)
     spec = config.preprocessing
     evaluation = calibration_images = None
     if images is not None:

@@ -39,7 +39,12 @@ def is_shards(data: str) -> bool:
     if path.is_dir():
         # What images were unpacked from often lies beside them.
         return bool(_in_folder(path)) and not find_images(path).paths
-    return path.suffix.lower() == SHARD_SUFFIX or (not path.exists() and _PATTERN.search(data) is not None)
+    return path.suffix.lower() == SHARD_SUFFIX or (not path.exists() and is_pattern(data))
+
+
+def is_pattern(data: str) -> bool:
+    """Whether it has braces or wildcards."""
+    return _PATTERN.search(data) is not None
 
 
 def find_shards(data: str) -> tuple[Path, list[Path]]:
@@ -87,7 +92,7 @@ def list_shards(data: str) -> Listing:
     check_class_names(classes, root, task)
     index = {label: position for position, label in enumerate(classes)}
     return Listing(
-        name=root.resolve().name or "shards",
+        name=shards[0].stem if Path(data).is_file() else root.resolve().name or "shards",
         origin=Path(data),
         classes=_class_names(root, classes),
         parts={part: [_entry(sample, index) for sample in having] for part, having in parts.items()},
@@ -138,7 +143,7 @@ def _expanded(pattern: str) -> list[Path]:
     found: list[Path] = []
     missing: list[str] = []
     for name in names:
-        if _PATTERN.search(name.name):
+        if is_pattern(name.name):
             there = sorted(name.parent.glob(name.name))
         else:
             there = [name] if name.exists() else []

@@ -10,7 +10,15 @@ from training.image_files import find_images
 from training.layout import ALL, parts_of
 from training.listing import Listing
 from training.samples import read_samples
-from training.shards import find_shards, is_shards, list_shards, numbered_names, part_of
+from training.shards import (
+    SHARD_SUFFIX,
+    find_shards,
+    is_pattern,
+    is_shards,
+    list_shards,
+    numbered_names,
+    part_of,
+)
 from training.source import Source
 from training.table import TABLE_SUFFIXES, list_table
 from training.table_rows import read_table
@@ -28,6 +36,18 @@ def list_source(data: str) -> Listing:
         return list_shards(data) if is_shards(data) else list_folder(Path(data))
     except OSError as error:
         raise DataError(f"{error.filename or data}: can't be read: {error.strerror}") from error
+
+
+def source_name(data: str) -> str:
+    """A short name for the data, without a look at them: as `Listing.name`."""
+    if data == "digits":
+        return data
+    path = Path(data).resolve()
+    if is_table(data) or (path.suffix.lower() == SHARD_SUFFIX and not is_pattern(data)):
+        return path.stem
+    while is_pattern(str(path)) and not path.exists():
+        path = path.parent
+    return path.name or "data"
 
 
 def is_folder(data: str) -> bool:
