@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.training.noisy import Noisy, make_noisy
 from tests.training.pictures import write_class_folders
 from training.cli import main
 
@@ -46,3 +47,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         assert export.exit_code == 0, export.output
     (run,) = (work / "runs").iterdir()
     return Trained(data, run, fit, export, work / "models" / "lights-resnet20-cifar" / "1")
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Noisy:
+    """A run that makes mistakes, for tests that leave it as it is."""
+    return make_noisy(tmp_path_factory.mktemp("noisy"))
