@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.cli.import_model.foreign import Foreign
 from service.cli.import_model.nodes import Nodes, reads
-from service.cli.import_model.packaged import Packaged, Recipe, package_graph
+from service.cli.import_model.packaged import Packaged, package_graph
+from service.cli.import_model.recipe import Recipe
 
 AS_IT_IS = "its batch dimension left open"
 RESHAPED = "the batch sizes in its reshapes left open too"

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto, version_converter
 
@@ -17,11 +16,6 @@ _OLDEST_OPSET = 9
 _OLDEST_IR = 4
 # Of a protobuf message, and so of a file that travels alone.
 _MAX_BYTES = 2**31 - 1
-FloatType = np.dtype[np.float32] | np.dtype[np.float64]
-_DTYPES: dict[int, FloatType] = {
-    TensorProto.FLOAT: np.dtype(np.float32),
-    TensorProto.DOUBLE: np.dtype(np.float64),
-}
 Dims = tuple[int | None, int | None, int | None, int | None]
 
 
@@ -34,8 +28,7 @@ class Foreign:
         sha256: of the file, hexadecimal.
         model: its weights inside, none of them an input, at least opset 9.
         opset: of ONNX's own operators.
-        input_name: of its only input.
-        dtype: of that, float32 or float64.
+        input_name: of its only input, float32.
         dims: of that, four; None where the graph leaves one open.
     """
 
@@ -44,7 +37,6 @@ class Foreign:
     model: onnx.ModelProto
     opset: int
     input_name: str
-    dtype: FloatType
     dims: Dims
 
     @property
@@ -79,8 +71,8 @@ def read_foreign(file: Path) -> Foreign:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
-    name, dtype, dims = _picture_input(file, inputs)
-    return Foreign(file, hashlib.sha256(content).hexdigest(), model, opset(model), name, dtype, dims)
+    name, dims = _picture_input(file, inputs)
+    return Foreign(file, hashlib.sha256(content).hexdigest(), model, opset(model), name, dims)
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -119,7 +111,7 @@ def _dense_names(model: onnx.ModelProto) -> Iterator[TensorProto]:
     return (weight.values for weight in model.graph.sparse_initializer)
 
 
-def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, FloatType, Dims]:
+def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, Dims]:
     if len(inputs) != 1:
         names = ", ".join(f"{value.name!r} {described(value)}" for value in inputs) or "none"
         raise ImportRefused(
@@ -129,12 +121,12 @@ def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, 
     (value,) = inputs
     tensor = value.type.tensor_type
     dims = tuple(_dims(value))
-    if tensor.elem_type not in _DTYPES or len(dims) != 4:
+    if tensor.elem_type != TensorProto.FLOAT or len(dims) != 4:
         raise ImportRefused(
-            f"{file}: its input {value.name!r} is {described(value)}; expected float32 or float64 of four "
-            "dimensions, [batch, 3, height, width] or [batch, height, width, 3]"
+            f"{file}: its input {value.name!r} is {described(value)}; expected float32 of four dimensions, "
+            "[batch, 3, height, width] or [batch, height, width, 3]"
         )
-    return value.name, _DTYPES[tensor.elem_type], (dims[0], dims[1], dims[2], dims[3])
+    return value.name, (dims[0], dims[1], dims[2], dims[3])
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:

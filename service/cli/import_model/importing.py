@@ -20,17 +20,14 @@ from service.cli.import_model.package import (
     write_manifest,
     write_model,
 )
-from service.cli.import_model.packaged import Recipe
 from service.cli.import_model.pixels import folder_pictures, generated_pictures
-from service.cli.import_model.reference import Reference, quiet
+from service.cli.import_model.recipe import Recipe, Values, decide
+from service.cli.import_model.reference import quiet
 from service.cli.import_model.settings import ImportSettings
-from service.cli.import_model.tensors import Source, Tensors
 from service.errors import InferenceFailed, StartError
 from service.manifest import read_manifest
 from service.model_settings import ModelSettings
 from service.session import open_sessions
-
-Values = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -67,24 +64,8 @@ def import_model(settings: ImportSettings, say: Callable[[str], None] = lambda _
         if settings.images is None
         else folder_pictures(settings.images, spec)
     )
-    source, embedding = _choose(settings, Tensors(foreign))
-    wanted = [embedding, *(() if source is None else (source.tensor, source.output))]
-    values = Reference(foreign, wanted).run(pixels(pictures))
-    _check_finite(foreign, values)
-    _check_embedding(settings, embedding, values)
-    recipe = Recipe(
-        pixels,
-        height,
-        width,
-        "embedding" if source is None else settings.task or source.task,
-        source,
-        0 if source is None else _classes(settings, source, values),
-        embedding,
-        values[embedding].ndim,
-        settings.token,
-        values[embedding].shape[-1 if values[embedding].ndim == 3 else 1],
-    )
-    labels = () if source is None else settings.read_labels(recipe.classes)
+    recipe, values = decide(settings, foreign, (pixels, height, width), pixels(pictures))
+    labels = () if recipe.source is None else settings.read_labels(recipe.classes)
     for line in _found(settings, recipe):
         say(line)
     version = settings.version or next_version(settings.repository, settings.name)
@@ -101,64 +82,6 @@ def import_model(settings: ImportSettings, say: Callable[[str], None] = lambda _
     with staged(settings.repository, settings.name, version) as folder:
         comparison = _package(foreign, recipe, facts, folder, pictures, _expected(recipe, values), say)
     return Imported(settings.repository / settings.name / str(version), comparison)
-
-
-def _choose(settings: ImportSettings, tensors: Tensors) -> tuple[Source | None, str]:
-    if settings.embedding_only:
-        name = settings.embedding or tensors.only_output("--embedding")
-        return None, tensors.check("--embedding", name)
-    source = tensors.logits(settings.logits, settings.probabilities, settings.embedding)
-    if settings.embedding is not None:
-        return source, tensors.check("--embedding", settings.embedding)
-    return source, tensors.before_last_linear(source.tensor)
-
-
-def _check_finite(foreign: Foreign, values: Values) -> None:
-    for name, array in values.items():
-        if not np.isfinite(array).all():
-            raise ImportRefused(
-                f"{foreign.file}: {name!r} has values that aren't finite for ordinary pictures; are --scale, "
-                "--mean and --std those that it was trained with?"
-            )
-
-
-def _check_embedding(settings: ImportSettings, name: str, values: Values) -> None:
-    shape = ["pictures", *values[name].shape[1:]]
-    if values[name].ndim not in (2, 3, 4):
-        raise ImportRefused(
-            f"the embedding's tensor {name!r} is {shape}; expected [pictures, dimension], [pictures, tokens, "
-            "dimension] or [pictures, channels, height, width]"
-        )
-    if (values[name].ndim == 3) == (settings.token is None):
-        expected = "say which token with --token cls or --token mean"
-        if settings.token is not None:
-            expected = "--token is for [pictures, tokens, dimension]"
-        raise ImportRefused(f"the embedding's tensor {name!r} is {shape}; {expected}")
-
-
-def _classes(settings: ImportSettings, source: Source, values: Values) -> int:
-    array = values[source.tensor]
-    classes = int(array[0].size)
-    if array.ndim < 2 or classes != max(array.shape[1:]):
-        raise ImportRefused(
-            f"the logits' tensor {source.tensor!r} is {['pictures', *array.shape[1:]]}; expected [pictures, "
-            "classes]; name another one with --logits or --probabilities"
-        )
-    flat = array.reshape(len(array), classes)
-    likely = bool((flat >= 0).all() and (flat <= 1).all())
-    if source.probabilities and not likely:
-        raise ImportRefused(
-            f"--probabilities {source.tensor!r} has values from {flat.min():.3g} to {flat.max():.3g}; "
-            "expected 0 to 1; name logits with --logits"
-        )
-    guessed = not source.probabilities and settings.logits is None
-    if guessed and likely and classes > 1 and bool(np.allclose(flat.sum(axis=1), 1, atol=1e-3)):
-        raise ImportRefused(
-            f"the output {source.tensor!r} looks like probabilities: its values sum to 1 for every picture. "
-            f"Say --probabilities {source.tensor} (they become logits again by their logarithm), or --logits "
-            f"{source.tensor} if they really are logits"
-        )
-    return classes
 
 
 def _expected(recipe: Recipe, values: Values) -> Expected:

@@ -18,7 +18,8 @@ import onnx
 
 from service.agreement import Agreement
 from service.cli.import_model.errors import ImportRefused
-from service.cli.import_model.packaged import Packaged, Recipe
+from service.cli.import_model.packaged import Packaged
+from service.cli.import_model.recipe import Recipe
 from service.manifest import SCHEMA_VERSION
 from service.preprocess import Preprocessing
 

@@ -4,70 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.cli.import_model.foreign import Foreign
 from service.cli.import_model.nodes import Nodes, drop_unread
 from service.cli.import_model.pixels import PixelInput
-from service.cli.import_model.tensors import Source
+from service.cli.import_model.recipe import TINY, TOKENS, Recipe
 
-TOKENS = ("cls", "mean")
 # Leaves zero vectors zero; others are at least 1 long by then.
 _EPSILON = 1e-12
-# The smallest divisor, and the smallest probability, whose logarithm isn't minus infinity.
-_TINY = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What becomes of which tensor.
-
-    Attributes:
-        pixels: what the model expects of a picture.
-        height, width: of its input.
-        task: "single_label", "multi_label" or "embedding".
-        source: of the logits; None makes embeddings only.
-        classes: how many; 0 where there is no source.
-        embedding: the tensor of the embedding, [batch, dimension], [batch, tokens, dimension] or
-            [batch, dimension, height, width].
-        rank: how many dimensions that has.
-        token: of [batch, tokens, dimension] the first, "cls", or their "mean".
-        dimension: of the embedding.
-    """
-
-    pixels: PixelInput
-    height: int
-    width: int
-    task: str
-    source: Source | None
-    classes: int
-    embedding: str
-    rank: int
-    token: str | None
-    dimension: int
-
-    def logits_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The source's tensor, [pictures, …], as logits [pictures, classes], in numpy."""
-        flat: NDArray[np.float64] = values.reshape(len(values), -1)
-        if self.source is None or not self.source.probabilities:
-            return flat
-        logits: NDArray[np.float64] = np.log(np.maximum(flat, _TINY))
-        if self.task == "multi_label":
-            logits -= np.log(np.maximum(1 - flat, _TINY))
-        return logits
-
-    def embedding_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The embedding's tensor, [pictures, …], as unit-length vectors [pictures, dimension], in numpy."""
-        pooled = values
-        if self.rank == 4:
-            pooled = values.mean(axis=(2, 3))
-        elif self.rank == 3:
-            pooled = values[:, 0] if self.token == TOKENS[0] else values.mean(axis=1)
-        vectors: NDArray[np.float64] = pooled / np.maximum(
-            np.linalg.norm(pooled, axis=1, keepdims=True), np.finfo(np.float64).tiny
-        )
-        return vectors
 
 
 @dataclass(frozen=True)
@@ -131,9 +76,8 @@ def _add_pixels(nodes: Nodes, image: str, target: str, pixels: PixelInput) -> No
     factor, offset = pixels.scale / std, -np.array(pixels.mean) / std
     value = nodes.add("Mul", value, nodes.constant(factor.astype(np.float32)))
     value = nodes.add("Add", value, nodes.constant(offset.astype(np.float32)))
-    if pixels.layout == "NCHW":
-        value = nodes.add("Transpose", value, perm=[0, 3, 1, 2])
-    nodes.add("Cast", value, output=target, to=helper.np_dtype_to_tensor_dtype(pixels.dtype))
+    kind, attributes = ("Transpose", {"perm": [0, 3, 1, 2]}) if pixels.layout == "NCHW" else ("Identity", {})
+    nodes.add(kind, value, output=target, **attributes)
 
 
 def _add_logits(nodes: Nodes, recipe: Recipe, name: str) -> str | None:
@@ -142,7 +86,7 @@ def _add_logits(nodes: Nodes, recipe: Recipe, name: str) -> str | None:
         return None
     value = nodes.reshape(nodes.add("Cast", source.tensor, to=TensorProto.FLOAT), 0, -1)
     if source.probabilities:
-        tiny = nodes.scalar(_TINY)
+        tiny = nodes.scalar(TINY)
         likely = nodes.add("Log", nodes.add("Max", value, tiny))
         if recipe.task == "multi_label":
             rest = nodes.add("Max", nodes.add("Sub", nodes.scalar(1), value), tiny)
@@ -161,7 +105,7 @@ def _add_embedding(nodes: Nodes, recipe: Recipe, name: str) -> str:
         value = nodes.reduce("ReduceMean", value, 1)
     # By the largest value first: squares of very small or large ones would be zero or infinite.
     largest = nodes.reduce("ReduceMax", nodes.add("Abs", value), 1, keepdims=True)
-    value = nodes.add("Div", value, nodes.add("Max", largest, nodes.scalar(_TINY)))
+    value = nodes.add("Div", value, nodes.add("Max", largest, nodes.scalar(TINY)))
     length = nodes.reduce("ReduceL2", value, 1, keepdims=True)
     divisor = nodes.add("Max", length, nodes.scalar(_EPSILON))
     return nodes.add("Div", value, divisor, output=nodes.free(name))

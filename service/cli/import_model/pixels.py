@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from service.cli.image_files import image_files
 from service.cli.import_model.errors import ImportRefused
-from service.cli.import_model.foreign import FloatType
 from service.errors import InvalidImage
 from service.image import decode_picture
 from service.preprocess import Preprocessing, preprocess
@@ -31,7 +30,6 @@ class PixelInput:
         scale: pixels (0 to 255) are multiplied by it first,
         mean: then this is subtracted, one per channel in the model's own order,
         std: then it is divided by this, likewise.
-        dtype: of the model's input.
     """
 
     layout: str
@@ -39,14 +37,13 @@ class PixelInput:
     scale: float
     mean: Channels
     std: Channels
-    dtype: FloatType
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
-        """Uint8 [batch, height, width, 3] RGB → the model's input, of `dtype`."""
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Uint8 [batch, height, width, 3] RGB → the model's input."""
         values = pixels[..., ::-1] if self.color_order == "BGR" else pixels
         exact = (values * np.float64(self.scale) - np.array(self.mean)) / np.array(self.std)
         ordered = exact.transpose(0, 3, 1, 2) if self.layout == "NCHW" else exact
-        return np.ascontiguousarray(ordered, self.dtype)
+        return np.ascontiguousarray(ordered, np.float32)
 
     @property
     def recorded(self) -> tuple[list[float], list[float]]:

@@ -56,7 +56,7 @@ class Reference:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ImportRefused(f"{foreign.file}: ONNX Runtime can't load it: {error}") from error
 
-    def run(self, values: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+    def run(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """The tensors by name, each [pictures, …].
 
         A graph made for batches of another size than 1 gets each picture as often as that takes.

@@ -89,7 +89,7 @@ class ImportSettings:
                 f"{fixed[1] or 'any'} (height x width)"
             )
         return (
-            PixelInput(layout, self.color_order, self.scale, self.mean, self.std, foreign.dtype),
+            PixelInput(layout, self.color_order, self.scale, self.mean, self.std),
             height,
             width,
         )
