@@ -49,8 +49,8 @@ def pictures(_context: click.Context, _option: click.Parameter, value: str | Non
         return None
     if not Path(value).exists() and not _PATTERN & set(value):
         raise click.BadParameter(
-            f"{value!r} does not exist; expected a folder of images, a .csv or .parquet table, a folder of .tar "
-            "shards, or their pattern"
+            f"{value!r} does not exist; expected a folder of images, a .csv or .parquet table, a folder of "
+            ".tar shards, or their pattern"
         )
     return Path(value)
 

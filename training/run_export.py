@@ -17,6 +17,7 @@ from training.report.card import model_card, report_on
 from training.run_model import load_run_model
 from training.run_splits import run_test_split, run_train_split
 from training.run_temperature import weights_digest
+from training.sources import source_name
 from training.whitening_fit import whiten, whitening_images
 
 
