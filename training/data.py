@@ -18,7 +18,7 @@ from training.errors import DataError
 from training.image_check import Track, untracked
 from training.sources import list_source
 from training.splits import Dataset, Defaults, Split
-from training.transforms import Transform
+from training.transforms import TrainTransform, Transform
 
 # Batches that each worker holds ready: what evens out pictures of different size.
 _PREFETCHED = 4
@@ -173,10 +173,19 @@ class _Pixels(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = place
-        draw = random.Random(f"{self.seed}/{epoch}/{index}")  # noqa: S311 - augmentation, not secrets
+
+        def draw() -> random.Random:
+            return random.Random(f"{self.seed}/{epoch}/{index}")  # noqa: S311 - augmentation, not secrets
+
+        transform, least = self.transform, self.transform.least_short_side
+        if isinstance(transform, TrainTransform) and transform.sized:
+            picture = self.split.picture(
+                index, lambda width, height: transform.least_short_side_of(width, height, draw())
+            )
+        else:
+            picture = self.split.picture(index, least)
         # A copy: Pillow's pixels are read-only, which PyTorch warns about.
-        picture = self.split.picture(index, self.transform.least_short_side)
-        pixels = np.array(self.transform(picture, draw))
+        pixels = np.array(transform(picture, draw()))
         label = self.split.labels[index]
         target = torch.tensor(label.tolist(), dtype=torch.float32 if label.ndim else torch.int64)
         return torch.from_numpy(pixels), target

@@ -12,8 +12,11 @@ from PIL import Image
 from service.image import ImageLimits, decode_picture
 from service.preprocess import Picture
 from training.errors import DataError
+from training.jpeg_size import jpeg_size
 from training.source import Source, source_bytes
 
+LeastOf = Callable[[int, int], int]
+"""Width, height → the fewest pixels that the shorter side may be decoded at."""
 K = TypeVar("K", bound=Hashable)
 
 # A user's own files: far above what the service takes from strangers, still bounded.
@@ -39,8 +42,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def picture(self, index: int, least_short_side: int | None = None) -> Picture:
+    def picture(self, index: int, least_short_side: int | LeastOf | None = None) -> Picture:
         """One picture; `least_short_side` as in `service.image.open_image`, for files.
+
+        A function is asked for it, of JPEGs, with their size.
 
         Raises:
             service.errors.InvalidImage: the file is broken.
@@ -49,7 +54,18 @@ class Split:
         source = self.sources[index]
         if isinstance(source, np.ndarray):
             return Picture.whole(Image.fromarray(source))
-        return decode_picture(source_bytes(source), FILE_LIMITS, least_short_side)
+        content = source_bytes(source)
+        if callable(least_short_side):
+            size = jpeg_size(content)
+            least_short_side = None if size is None else least_short_side(*size)
+        return decode_picture(content, FILE_LIMITS, least_short_side)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
+        """Some of the pictures, in the order of `indices`."""
+        chosen = np.asarray(indices, np.int64)
+        if isinstance(self.sources, np.ndarray):
+            return Split(self.sources[chosen], self.labels[chosen])
+        return Split([self.sources[index] for index in chosen], self.labels[chosen])
 
     def class_counts(self, classes: int) -> NDArray[np.int64]:
         """How many pictures each class has, int64 [classes]."""

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service.preprocess import INTERPOLATIONS, Picture, Preprocessing, preprocess
 
@@ -49,13 +48,34 @@ class TrainTransform:
 
     @property
     def least_short_side(self) -> int | None:
-        """The evaluation's; but a resized crop may enlarge a small part, so it wants all pixels."""
+        """The evaluation's; but a resized crop may enlarge a small part, so it asks `least_short_side_of`."""
         return None if self.crop == "resized" else self.spec.least_short_side
 
+    @property
+    def sized(self) -> bool:
+        """Whether a JPEG's size and the draw decide what it may be decoded at."""
+        return self.crop == "resized" and self.spec.jpeg_scaled_decode
+
+    def least_short_side_of(self, width: int, height: int, draw: random.Random) -> int:
+        """The fewest pixels that the shorter side may be decoded at for the view that is drawn next.
+
+        The part that is cut out then has as many times the input's pixels as the evaluation's picture.
+
+        Args:
+            width, height: of the whole picture.
+            draw: in the state that `__call__` will get it in.
+        """
+        left, top, right, bottom = _random_box(
+            width, height, self.spec.crop_width / self.spec.crop_height, draw
+        )
+        enlarged = max(self.spec.crop_width / (right - left), self.spec.crop_height / (bottom - top))
+        margin = (self.spec.least_short_side or 0) / self.spec.resize_short_side
+        return math.ceil(margin * enlarged * min(width, height))
+
     def __call__(self, picture: Picture, draw: random.Random) -> NDArray[np.uint8]:
-        """Picture → uint8 [crop_height, crop_width, 3]; for a resized crop a whole one."""
+        """Picture → uint8 [crop_height, crop_width, 3]."""
         if self.crop == "resized":
-            pixels = _resized_crop(picture.image, self.spec, draw)
+            pixels = _resized_crop(picture, self.spec, draw)
         else:
             pixels = preprocess(picture, self.spec)
         if self.crop == "padded":
@@ -85,10 +105,20 @@ class EvalTransform:
         return preprocess(picture, self.spec)
 
 
-def _resized_crop(picture: Image.Image, spec: Preprocessing, draw: random.Random) -> NDArray[np.uint8]:
+def _resized_crop(picture: Picture, spec: Preprocessing, draw: random.Random) -> NDArray[np.uint8]:
+    ratio = spec.crop_width / spec.crop_height
+    left, top, right, bottom = _random_box(picture.width, picture.height, ratio, draw)
+    # The picture may be decoded at a part of its size.
+    first_x, first_y, last_x, last_y = picture.box
+    across, down = (last_x - first_x) / picture.width, (last_y - first_y) / picture.height
+    box = (
+        first_x + left * across,
+        first_y + top * down,
+        min(first_x + right * across, last_x),
+        min(first_y + bottom * down, last_y),
+    )
     size = (spec.crop_width, spec.crop_height)
-    box = _random_box(*picture.size, spec.crop_width / spec.crop_height, draw)
-    return np.asarray(picture.resize(size, INTERPOLATIONS[spec.interpolation], box=box))
+    return np.asarray(picture.image.resize(size, INTERPOLATIONS[spec.interpolation], box=box))
 
 
 def _random_box(

@@ -1,7 +1,9 @@
 """What the network is trained on against what the service will hand it."""
 
 import io
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,8 +69,9 @@ def test_what_jpegs_may_be_decoded_at(scaled: bool) -> None:
     assert (spec.least_short_side is not None) == scaled
     for crop in ("padded", "none"):
         assert TrainTransform(spec, crop, mirror=True).least_short_side == spec.least_short_side
-    # A small part may fill the input.
-    assert TrainTransform(spec, "resized", mirror=True).least_short_side is None
+    # A small part may fill the input: it depends on the draw.
+    resized = TrainTransform(spec, "resized", mirror=True)
+    assert (resized.least_short_side, resized.sized) == (None, scaled)
 
 
 @pytest.mark.parametrize("crop", ["resized", "padded", "none"])
@@ -149,6 +152,49 @@ def test_resized_crops_take_parts_of_every_size_shape_and_place() -> None:
     assert max(lefts) > 120
     assert max(tops) > 120
     assert np.corrcoef(lefts, tops)[0, 1] < 0.8
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_resized_crops_of_large_jpegs_are_decoded_as_small_as_the_part_allows(
+    tmp_path: Path, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Smooth, with a colour of its own at every place.
+    down, across = np.mgrid[0:600, 0:800]
+    pixels = np.stack([across // 4, down // 3, 128 + 60 * np.sin(across / 60)], axis=2).astype(np.uint8)
+    file = tmp_path / "large.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(file, quality=95, exif=exif)
+    split = Split([file], np.zeros(1, np.int64))
+    decoded: list[Picture] = []
+    views = {}
+    real = Split.picture
+
+    def noted(split: Split, index: int, least: Any = None) -> Picture:
+        decoded.append(real(split, index, least))
+        return decoded[-1]
+
+    monkeypatch.setattr(Split, "picture", noted)
+    for scaled in (False, True):
+        spec = Preprocessing(40, 32, 32, jpeg_scaled_decode=scaled)
+        batches = Batches(split, TrainTransform(spec, "resized", mirror=False), 1, seed=1)
+        for epoch in range(40):
+            batches.epoch = epoch
+            views[scaled, epoch] = next(iter(batches))[0][0].numpy().astype(int)
+    widths = [picture.image.width for picture in decoded]
+    full = 800 if orientation == 1 else 600
+    assert set(widths[:40]) == {full}
+    assert set(widths[40:]) <= {full, full // 2, full // 4, full // 8}
+    assert len(set(widths[40:])) >= 2
+    for epoch in range(40):
+        assert np.abs(views[True, epoch] - views[False, epoch]).mean() < 2.5
+        # The part keeps at least 1.25 times the input's pixels, as in evaluation.
+        spec = Preprocessing(40, 32, 32, jpeg_scaled_decode=True)
+        picture = decoded[40 + epoch]
+        least = TrainTransform(spec, "resized", mirror=False).least_short_side_of(
+            picture.width, picture.height, random.Random(f"1/{epoch}/0")
+        )
+        assert min(picture.image.size) >= min(least, 600)
 
 
 # The loader forks; since Python 3.12 the interpreter warns of threads, here PyTorch's idle ones.
