@@ -4,15 +4,13 @@ A network that only tells its training classes apart can look good on other imag
 search for are things that nobody labelled (Musgrave et al. 2020, arXiv:2003.08505, section 2).
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.content import content_digest
 from training.errors import DataError, SettingError
-from training.source import source_bytes
 from training.splits import SINGLE_LABEL, Dataset, Split, partition
 
 # To retrieve, an image needs another one of its class in val, and one in test.
@@ -81,8 +79,8 @@ def hold_out_last(splits: Sequence[Split], classes: Sequence[str], count: int) -
         OSError, service.errors.InvalidImage: a file can't be read any more.
     """
     first = len(classes) - count
-    strangers = _joined([_part(split, np.flatnonzero(split.labels >= first)) for split in splits])
-    contents = [_content(strangers, index) for index in range(len(strangers))]
+    strangers = _joined([split.subset(np.flatnonzero(split.labels >= first)) for split in splits])
+    contents = [content_digest(strangers, index) for index in range(len(strangers))]
     _check_counts(strangers, contents, classes, first)
     val, test = partition(
         strangers.labels.tolist(),
@@ -93,9 +91,9 @@ def hold_out_last(splits: Sequence[Split], classes: Sequence[str], count: int) -
     )
     train = splits[0]
     return (
-        _part(train, np.flatnonzero(train.labels < first)),
-        _part(strangers, np.array(val)),
-        _part(strangers, np.array(test)),
+        train.subset(np.flatnonzero(train.labels < first)),
+        strangers.subset(np.array(val)),
+        strangers.subset(np.array(test)),
     )
 
 
@@ -138,21 +136,9 @@ def _check_counts(split: Split, contents: Sequence[bytes], classes: Sequence[str
             )
 
 
-def _part(split: Split, chosen: NDArray[np.int64]) -> Split:
-    if isinstance(split.sources, np.ndarray):
-        return Split(split.sources[chosen], split.labels[chosen])
-    return Split([split.sources[index] for index in chosen], split.labels[chosen])
-
-
 def _joined(splits: Sequence[Split]) -> Split:
     labels = np.concatenate([split.labels for split in splits])
     arrays = [split.sources for split in splits if isinstance(split.sources, np.ndarray)]
     if arrays:
         return Split(np.concatenate(arrays), labels)
     return Split([source for split in splits for source in split.sources], labels)
-
-
-def _content(split: Split, index: int) -> bytes:
-    source = split.sources[index]
-    data = source.tobytes() if isinstance(source, np.ndarray) else source_bytes(source)
-    return hashlib.sha256(data).digest()

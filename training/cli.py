@@ -6,6 +6,7 @@ from training.cli_architectures import architectures_command
 from training.cli_evaluate import evaluate_command
 from training.cli_export import export_command
 from training.cli_fit import fit_command
+from training.cli_probe import probe_command
 from training.cli_recipe import recipes_command
 from training.cli_report import report_command
 
@@ -23,6 +24,7 @@ def main() -> None:
 
 
 main.add_command(fit_command)
+main.add_command(probe_command)
 main.add_command(export_command)
 main.add_command(evaluate_command)
 main.add_command(report_command)

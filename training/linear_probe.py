@@ -4,7 +4,6 @@ Linear probing as Radford et al. 2021 (arXiv:2103.00020, appendix A.3) do it: fu
 penalty from a logarithmic sweep scored on the validation split.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +12,13 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
 from torch import Tensor
 
 from training.errors import TrainingDiverged
+from training.metrics import Tally
 
 # Half powers of ten, from what hardly lets a weight grow to what hardly holds it back.
 WEIGHT_DECAYS = tuple(10.0 ** (power / 2) for power in range(2, -13, -1))
-_MAX_STEPS = 1000
+_MAX_STEPS = 500
+# Two powers of ten that were worse: what is weaker still takes the most steps and overfits the most.
+_TRIALS_WITHOUT_GAIN = 4
 # Of the mean loss, by any one weight.
 _GRADIENT_TOLERANCE = 1e-5
 
@@ -75,7 +77,8 @@ def fit_probe(
         train: features float32 [images, width], and labels int64 [images] or float32 [images, classes].
         val: likewise; of equal scores the lower loss wins.
         classes: of the head.
-        weight_decays: tried from the largest to the smallest, each from where the last one ended.
+        weight_decays: tried from the largest to the smallest, each from where the last one ended, until
+            four in a row were no better.
         class_weights: float32 [classes]; how much an image of each class counts, or, with several labels
             an image, a class's positives.
 
@@ -102,18 +105,28 @@ def fit_probe(
     kept: dict[float, Tensor] = {}
     for weight_decay in sorted(weight_decays, reverse=True):
         steps = _solve(parameters, standard, labels, weight_decay, weights)
-        train_loss = float(_loss(_logits(parameters, standard), labels, None))
-        logits = _logits(parameters, standard_val)
-        trial = Trial(
-            weight_decay, train_loss, float(_loss(logits, val[1], None)), _score(logits, val[1]), steps
+        found = scores(_logits(parameters, standard_val), val[1])
+        trials.append(
+            Trial(
+                weight_decay,
+                train_loss=float(_loss(_logits(parameters, standard), labels, None)),
+                val_loss=found["loss"],
+                val_score=found.get("accuracy", found.get("mean_average_precision", 0.0)),
+                steps=steps,
+            )
         )
-        trials.append(trial)
         kept[weight_decay] = parameters.clone()
-    best = max(trials, key=lambda trial: (trial.val_score, -trial.val_loss))
+        best = max(trials, key=_rank)
+        if len(trials) - trials.index(best) > _TRIALS_WITHOUT_GAIN:
+            break
     chosen = kept[best.weight_decay].double()
     weight = chosen[:, :-1] / spread
     bias = chosen[:, -1] - weight @ center
     return Probe(weight.float(), bias.float(), best, tuple(trials))
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    return trial.val_score, -trial.val_loss
 
 
 def _solve(
@@ -152,15 +165,22 @@ def _loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tenso
     return F.cross_entropy(logits, labels, weight=class_weights)
 
 
-def _score(logits: Tensor, labels: Tensor) -> float:
+def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """As `objective` names them: loss, with accuracies or, with several labels an image, average precision.
+
+    Args:
+        logits: float [images, classes].
+        labels: int64 [images], or float32 [images, classes].
+    """
+    loss = float(_loss(logits, labels, None))
     if not labels.is_floating_point():
-        return float((logits.argmax(dim=1) == labels).float().mean())
+        tally = Tally()
+        tally.add(logits, labels, loss)
+        return {"loss": loss, "accuracy": tally.accuracy(), "top5_accuracy": tally.accuracy(5)}
     # Slow to import, and only several labels need it.
     from sklearn.metrics import average_precision_score
 
-    truth = labels.cpu().numpy()
+    truth, ranked_by = labels.cpu().numpy(), logits.cpu().numpy()
     ranked = [i for i in range(truth.shape[1]) if 0 < truth[:, i].sum() < len(truth)]
-    scores = logits.cpu().numpy()
-    if not ranked:
-        return math.nan
-    return sum(float(average_precision_score(truth[:, i], scores[:, i])) for i in ranked) / len(ranked)
+    found = [float(average_precision_score(truth[:, i], ranked_by[:, i])) for i in ranked]
+    return {"loss": loss} | ({"mean_average_precision": sum(found) / len(found)} if found else {})

@@ -51,11 +51,7 @@ def whiten(
         ExportError: an image can't be read.
     """
     chosen = spread(len(split), MAX_IMAGES)
-    sources = split.sources
-    some = Split(
-        sources[chosen] if isinstance(sources, np.ndarray) else [sources[index] for index in chosen],
-        split.labels[chosen],
-    )
+    some = split.subset(chosen)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = Batches(
         some, EvalTransform(preprocessing), min(_BATCH_SIZE, len(some)), workers=default_workers(some)

@@ -42,11 +42,14 @@ def test_the_weight_decay_is_what_val_likes_best() -> None:
     train = clusters(60, width=40, noise=3.0)
     val = clusters(400, width=40, noise=3.0, seed=1)
     probe = fit_probe(train, val, 4)
-    assert [trial.weight_decay for trial in probe.trials] == sorted(WEIGHT_DECAYS, reverse=True)
+    # From the strongest on, until four in a row were no better.
+    tried = [trial.weight_decay for trial in probe.trials]
+    assert tried == sorted(WEIGHT_DECAYS, reverse=True)[: len(tried)]
+    assert len(tried) == min(len(WEIGHT_DECAYS), tried.index(probe.best.weight_decay) + 5)
     scores = {trial.weight_decay: trial.val_score for trial in probe.trials}
     assert probe.best.val_score == max(scores.values())
-    assert scores[min(scores)] < probe.best.val_score
-    assert probe.trials[-1].train_loss < 0.05 < probe.best.train_loss
+    assert scores[min(scores)] <= probe.best.val_score
+    assert probe.trials[-1].train_loss < probe.best.train_loss
     logits = val[0] @ probe.weight.T + probe.bias
     assert float((logits.argmax(dim=1) == val[1]).float().mean()) == pytest.approx(
         probe.best.val_score, abs=0.006
