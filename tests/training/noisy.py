@@ -56,6 +56,6 @@ def make_noisy(work: Path) -> Noisy:
         fit = CliRunner().invoke(main, ["fit", "--data", "noisy", *_OPTIONS])
         assert fit.exit_code == 0, fit.output
         export = CliRunner().invoke(main, ["export", "--licence", "CC0-1.0", "--name", "noisy"])
-        assert export.exit_code == 0, export.output
+        assert export.exit_code == 0, (export.output, export.exception)
     (run,) = (work / "runs").iterdir()
     return Noisy(data, run, fit, export, work / "models", work / "models" / "noisy" / "1")
