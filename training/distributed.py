@@ -88,5 +88,7 @@ def joined(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield world
+        # Who leaves first would break the connections of who still waits for its last message.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
