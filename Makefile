@@ -37,13 +37,15 @@ help:  ## list the targets
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON) SERVE_EXTRA=$(SERVE_EXTRA) (or serve-cpu) TORCH_INDEX_URL=$(TORCH_INDEX_URL) ARGS=$(ARGS)"
 
-demo: $(APP)  ## train, export, serve, classify and search handwritten digits; ends by itself
-	@$(PY) -m demo $(ARGS)
+PHOTOS ?=
+demo: $(APP)  ## digits from training to search, then photographs (yours: PHOTOS=folder); ends by itself
+	@$(PY) -m demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
 
 MODELS ?= $(if $(wildcard models/*/*/manifest.json),models,demo/work/models)
 serve: .there-is-a-model $(APP)  ## start the server on models/ (or the demo's model) and stay up
 	@echo "Serving the models in $(MODELS)/"
-	@exec $(VENV)/bin/fovea serve --model-repository "$(MODELS)" $(ARGS)
+	@exec $(VENV)/bin/fovea serve --model-repository "$(MODELS)" \
+	  $(if $(filter demo/work/models,$(MODELS)),--default-model efficientnet-lite0) $(ARGS)
 
 .there-is-a-model:
 	@ls "$(MODELS)"/*/*/manifest.json >/dev/null 2>&1 || { \

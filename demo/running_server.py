@@ -35,7 +35,7 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(models: Path, index: Path, log: Path) -> Iterator[RunningServer]:
+def running_server(models: Path, default_model: str, index: Path, log: Path) -> Iterator[RunningServer]:
     """Start a server on free loopback ports, wait until its models are warm, and stop it at the end.
 
     Raises:
@@ -45,7 +45,8 @@ def running_server(models: Path, index: Path, log: Path) -> Iterator[RunningServ
     address = f"127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "service", "serve", "--port", str(port), "--metrics-port", str(metrics_port),
-        "--model-repository", str(models), "--index-path", str(index), "--lame-duck-s", "0",
+        "--model-repository", str(models), "--default-model", default_model, "--index-path", str(index),
+        "--lame-duck-s", "0",
     ]  # fmt: skip
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)

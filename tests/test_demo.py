@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from fovea import Client
 from PIL import Image
 
+from demo import photos
 from demo.running_server import NotStarted, running_server
 from service.manifest import read_manifest
 from tests.client.waiting import eventually
+from tests.packages import write_colors
 
 
 def processes_that_mention(text: str) -> list[str]:
@@ -26,6 +29,10 @@ def processes_that_mention(text: str) -> list[str]:
         if text in line and int(folder.name) != os.getpid():
             lines.append(line)
     return lines
+
+
+def labels(package: Path) -> tuple[str, ...]:
+    return tuple(read_manifest(package).labels)
 
 
 def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
@@ -45,18 +52,54 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
     assert summary["precision_at_5"] >= 0.95
     assert summary["held_out_images"] == 451
     assert summary["indexed_images"] == 1167
-    with Image.open(summary["contact_sheet"]) as sheet:
-        assert sheet.format == "PNG"
-        assert sheet.width > 1000
+    for picture in (summary["contact_sheet"], summary["photo_sheet"]):
+        with Image.open(picture) as sheet:
+            assert sheet.format == "PNG"
+            assert sheet.width > 900
+    # What the published weights say of scikit-learn's two photographs.
+    assert summary["photos"].keys() == {"china.jpg", "flower.jpg"}
+    assert set(summary["photos"].values()) <= set(labels(tmp_path / "work/models/efficientnet-lite0/1"))
     assert read_manifest(Path(summary["model_package"])).architecture == "resnet20-cifar"
 
     for promised in (
         f"{summary['accuracy']:.2%}",
         f"{summary['precision_at_5']:.2%}",
         summary["contact_sheet"],
+        summary["photo_sheet"],
     ):
         assert promised in result.stdout.replace("\n", "")
     assert "/metrics" in result.stdout
+
+
+def test_photographs_of_ones_own_are_named_and_compared_the_broken_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name, color in (("red.jpg", (250, 10, 10)), ("more/blue.png", (10, 10, 250))):
+        Image.new("RGB", (60, 40), color).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    write_colors(tmp_path / "models", photos.MODEL)
+    paths = photos.photographs(folder)
+    server = running_server(tmp_path / "models", photos.MODEL, tmp_path / "index", tmp_path / "log")
+    with server as running, Client(running.address) as client:
+        seen = photos.look_at(client, paths)
+    assert [(each.path.name, each.found.label) for each in seen] == [("blue.png", "blue"), ("red.jpg", "red")]
+    assert [[number for number, _ in each.neighbors] for each in seen] == [[1], [0]]
+    assert "broken.jpg: " in capsys.readouterr().out
+    photos.draw(seen, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 500
+
+
+def test_a_folder_without_photographs_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "demo", "--output", str(tmp_path / "out"), "--photos", str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr == f"demo: PHOTOS is {str(tmp_path)!r}, which has no image files\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_server_that_ends_at_once_is_noticed_at_once(
@@ -64,7 +107,7 @@ def test_a_server_that_ends_at_once_is_noticed_at_once(
 ) -> None:
     monkeypatch.setattr("demo.running_server.START_TIMEOUT_S", 1e9)
     (tmp_path / "models").mkdir()
-    server = running_server(tmp_path / "models", tmp_path / "index", tmp_path / "log")
+    server = running_server(tmp_path / "models", "none", tmp_path / "index", tmp_path / "log")
     with pytest.raises(NotStarted, match=r"(?s)ended with status 1: .*models"), server:
         pytest.fail("it has no model to serve")
 
