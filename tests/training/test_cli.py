@@ -17,7 +17,7 @@ def without(modules: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (["--help"], "fit     Train a classifier."),
+        (["--help"], "Train a classifier, or an embedding for retrieval."),
         (["fit", "--help"], "--arch"),
         (["export", "-h"], "--weights"),
     ],

@@ -1,11 +1,13 @@
 """The learning rate over time, and who is decayed."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from training.metrics import Tally
 from training.models import architecture
-from training.optim import cosine, schedule, sgd
+from training.optim import OPTIMIZERS, cosine, make_optimizer, schedule
 
 
 def test_warms_up_then_falls_along_a_cosine_to_zero() -> None:
@@ -20,7 +22,7 @@ def test_warms_up_then_falls_along_a_cosine_to_zero() -> None:
 
 def test_the_optimizer_follows_it() -> None:
     model = torch.nn.Linear(2, 2)
-    optimizer = sgd(model, learning_rate=0.4, weight_decay=0)
+    optimizer = make_optimizer("sgd", whole(model), learning_rate=0.4, weight_decay=0)
     scheduler = schedule(optimizer, total_steps=4, warmup_steps=1)
     rates = []
     for _ in range(4):
@@ -30,14 +32,30 @@ def test_the_optimizer_follows_it() -> None:
     assert rates == pytest.approx([0.2, 0.4, 0.3, 0.1])
 
 
-def test_biases_and_batch_normalization_are_not_decayed() -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_and_batch_normalization_are_not_decayed(name: str) -> None:
     model = architecture("resnet20-cifar").build(10)
-    decayed, free = sgd(model, 0.1, 5e-4).param_groups
+    optimizer = make_optimizer(name, whole(model), learning_rate=0.1, weight_decay=5e-4)
+    decayed, free = optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0)
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in free["params"]} == {1}
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
-    assert decayed["nesterov"]
+    assert decayed.get("nesterov", name != "sgd")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_does_not_learn_is_left_out_and_groups_keep_their_rates(name: str) -> None:
+    model = torch.nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    groups: list[dict[str, Any]] = [{"params": [model.weight, model.bias], "lr": 0.03}, {"params": []}]
+    (group,) = make_optimizer(name, groups, learning_rate=0.1, weight_decay=0.0).param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(model.weight)]
+    assert group["lr"] == 0.03
+
+
+def whole(model: torch.nn.Module) -> list[dict[str, Any]]:
+    return [{"params": list(model.parameters())}]
 
 
 def test_a_tally_weighs_batches_by_their_size() -> None:

@@ -1,7 +1,6 @@
 """Which checkpoint is chosen by what, and what the loop hands to each pass."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from torch import Tensor, nn
 
 from tests.training.conftest import Trained
 from tests.training.pictures import write_class_folders
-from training import train
 from training.checkpoint import load_checkpoint
 from training.config import read_config
 from training.data import Batches
-from training.engine import train_one_epoch
-from training.metrics import Tally
+from training.objective import CrossEntropy
 from training.optim import cosine
 from training.options import FitOptions
-from training.run_folder import Summary
 from training.train import fit
 
 
@@ -33,28 +29,17 @@ def options(data: Path, output: Path, **changes: Any) -> FitOptions:
     return FitOptions(str(data), output=output, **told | changes)
 
 
-def tally(accuracy: float) -> Tally:
-    """Of ten images."""
-    scores = Tally()
-    right = round(10 * accuracy)
-    scores.add(torch.eye(10), torch.tensor([i if i < right else (i + 1) % 10 for i in range(10)]), 1.0)
-    assert scores.accuracy() == accuracy
-    return scores
-
-
 @dataclass(frozen=True)
-class Evaluation:
-    """What one call of `evaluate` was about.
+class Scored:
+    """What one call of `Objective.validate` was about.
 
     Attributes:
         part: the folder that its images lie in.
         weights: of the network at that moment.
-        loss: the loss function's.
     """
 
     part: str
     weights: dict[str, Tensor]
-    loss: Callable[[Tensor, Tensor], Tensor]
 
 
 @pytest.fixture
@@ -65,19 +50,19 @@ def parts(tmp_path: Path) -> Path:
     return data
 
 
-def script(monkeypatch: pytest.MonkeyPatch, data: Path, *accuracies: float) -> list[Evaluation]:
-    """From now on `evaluate` gives these results, one a call; and what it was asked."""
-    seen: list[Evaluation] = []
+def script(monkeypatch: pytest.MonkeyPatch, data: Path, *accuracies: float) -> list[Scored]:
+    """From now on `validate` gives these results, one a call; and what it was asked."""
+    seen: list[Scored] = []
 
     def scripted(
-        model: nn.Module, _normalization: nn.Module, batches: Batches, loss: Any, _device: torch.device
-    ) -> Tally:
+        _self: CrossEntropy, model: nn.Module, _norm: nn.Module, batches: Batches, _device: torch.device
+    ) -> dict[str, float]:
         (part,) = {Path(str(source)).relative_to(data).parts[0] for source in batches.split.sources}
         weights = {name: value.clone() for name, value in model.state_dict().items()}
-        seen.append(Evaluation(part, weights, loss))
-        return tally(accuracies[len(seen) - 1])
+        seen.append(Scored(part, weights))
+        return {"loss": 1.0, "accuracy": accuracies[len(seen) - 1]}
 
-    monkeypatch.setattr(train, "evaluate", scripted)
+    monkeypatch.setattr(CrossEntropy, "validate", scripted)
     return seen
 
 
@@ -103,29 +88,34 @@ def test_the_best_epoch_by_val_is_scored_once_on_test(
     assert same(kept.model, scored)
     assert same(last.model, epochs[2])
     told = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert Summary(**told) == summary
-    assert (summary.best_epoch, summary.val_accuracy, summary.test_accuracy) == (best, val[best - 1], 0.3)
+    assert told == summary.document()
+    assert (told["best_epoch"], told["val_accuracy"], told["test_accuracy"]) == (best, val[best - 1], 0.3)
+    assert (told["selects_by"], told["test_images"], told["epochs"]) == ("accuracy", 12, 3)
 
 
-def test_labels_are_smoothed_in_training_only(
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 6), (1, 2), (2, 5), (9, 6)])
+def test_stops_when_val_has_not_become_better_for_so_long(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int, epochs: int
+) -> None:
+    # Equally good isn't better, but the later of the two is kept.
+    script(monkeypatch, parts, *(0.5, 0.5, 0.7, 0.7, 0.6, 0.6)[:epochs], 0.3)
+    summary = fit(options(parts, tmp_path / "run", epochs=6, patience=patience), lambda _line: None)
+    assert summary.epochs == epochs
+    assert summary.best_epoch == {2: 2, 5: 4, 6: 4}[epochs]
+
+
+def test_the_averaged_weights_are_scored_and_kept(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learned_by: list[Callable[[Tensor, Tensor], Tensor]] = []
-
-    def recording(model: Any, normalization: Any, batches: Any, loss: Any, *others: Any) -> Tally:
-        learned_by.append(loss)
-        return train_one_epoch(model, normalization, batches, loss, *others)
-
-    monkeypatch.setattr(train, "train_one_epoch", recording)
-    seen = script(monkeypatch, parts, 0.5, 0.5)
-    fit(options(parts, tmp_path / "run", epochs=1, label_smoothing=0.3), lambda _line: None)
-    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
-    surprise = -torch.log_softmax(logits, dim=1)[0]
-    # Szegedy et al. 2015 (arXiv:1512.00567), section 7: 0.7 on the label, 0.3 over all classes.
-    smoothed = float(0.7 * surprise[0] + 0.3 * surprise.mean())
-    assert [float(loss(logits, labels)) for loss in learned_by] == pytest.approx([smoothed])
-    plain = [float(evaluation.loss(logits, labels)) for evaluation in seen]
-    assert plain == pytest.approx([float(surprise[0])] * 2)
+    seen = script(monkeypatch, parts, 0.5, 0.6, 0.3)
+    fit(options(parts, tmp_path / "run", epochs=2, ema_decay=0.9), lambda _line: None)
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
+    raw = last.progress["engine"]["weights"]
+    assert not same(last.model, raw)
+    assert same(seen[1].weights, last.model)
+    assert same(best.model, last.model)
+    assert same(seen[2].weights, best.model)
 
 
 def test_the_logged_learning_rates_follow_the_schedule(parts: Path, tmp_path: Path, trained: Trained) -> None:
