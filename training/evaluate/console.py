@@ -75,8 +75,8 @@ def show(found: Evaluation) -> None:
 def _show_classes(console: Console, found: Evaluation) -> None:
     classes = [one for one in found.classes if one.support]
     if len(classes) > MAX_CLASSES:
+        console.print(f"\nthe {MAX_CLASSES} classes with the lowest F1, of {len(classes):,}")
         classes = sorted(classes, key=lambda one: one.f1)[:MAX_CLASSES]
-        console.print(f"\nthe {MAX_CLASSES} classes with the lowest F1, of {len(found.classes):,}")
     else:
         console.print("\nclasses")
     rows = [

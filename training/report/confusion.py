@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from training.evaluate.evaluation import Evaluation
 
 MAX_ALL = 25
-# Of more classes these many that take part in the most confusions.
+# Of more classes at most these many: those of the pairs that are confused most.
 MAX_SOME = 20
 
 
@@ -75,9 +75,15 @@ def _cells(counts: NDArray[np.int64], total: int, row: int) -> tuple[Cell, ...]:
 
 
 def _most_confused(found: Evaluation) -> NDArray[np.int64]:
-    """Classes in the order of the labels."""
-    wrong = found.targets != found.predicted
-    taking_part = np.concatenate([found.targets[wrong], found.predicted[wrong]])
-    counts = np.bincount(taking_part, minlength=len(found.labels))
-    order = np.argsort(-counts, kind="stable")[:MAX_SOME]
-    return np.sort(order[counts[order] > 0])
+    """The classes of the pairs that are mixed up most often, in the order of the labels."""
+    predicted = found.predicted
+    wrong = np.flatnonzero(found.targets != predicted)
+    pairs, counts = np.unique(
+        np.stack([found.targets[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True
+    )
+    chosen: set[int] = set()
+    for pair in pairs[np.argsort(-counts, kind="stable")].tolist():
+        if len(chosen | set(pair)) > MAX_SOME:
+            break
+        chosen |= set(pair)
+    return np.array(sorted(chosen), np.int64)

@@ -90,7 +90,7 @@ def reliability_diagram(before: Reliability, after: Reliability, temperature: fl
         lower.set_ylim(0, most * 2)
         lower.set_xlabel("probability that was given")
         lower.set_ylabel("number")
-        upper.legend(frameon=False, fontsize=8, loc="upper left")
+        upper.legend(frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, loc="upper left")
     return _svg(figure)
 
 

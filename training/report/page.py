@@ -59,9 +59,7 @@ def _context(found: Evaluation, target: Target, near: Neighbours) -> dict[str, A
         "failed": len(failures),
         "grid": confusion_grid(found),
         "confusions": found.confusions[:MAX_CONFUSIONS],
-        "classes": sorted(
-            (one for one in found.classes if one.support or one.predicted), key=lambda one: one.f1
-        ),
+        "classes": sorted((one for one in found.classes if one.support), key=lambda one: one.f1),
         "max_open_classes": MAX_OPEN_CLASSES,
         "reliability": None,
         "has_overlays": gallery.has_overlays,

@@ -1,0 +1,106 @@
+"""fovea-train evaluate, as its users call it."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.servers import ServerProcess
+from tests.training.noisy import NAMES, Noisy
+from training import cli_evaluate
+from training.cli import main
+from training.evaluate import data, package
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def refused(*arguments: object) -> str:
+    said = command(*arguments)
+    assert said.exit_code == 1, said.output
+    assert said.exception is None or isinstance(said.exception, SystemExit)
+    return said.output
+
+
+def test_what_help_lists_is_what_there_is() -> None:
+    assert cli_evaluate.PRECISIONS == package.PRECISIONS
+    assert cli_evaluate.PARTS == data.PARTS
+
+
+def test_without_a_target_it_is_the_newest_run(noisy: Noisy, tmp_path: Path) -> None:
+    with contextlib.chdir(noisy.run.parents[1]):
+        said = command("--output", tmp_path / "deep" / "numbers.json", "--device", "cpu")
+    assert said.exit_code == 0, said.output
+    numbers = json.loads((tmp_path / "deep" / "numbers.json").read_text("utf-8"))
+    assert f"accuracy@1 {numbers['metrics']['top1_accuracy']:.2%}" in " ".join(said.output.split())
+    assert numbers["target"]["kind"] == "checkpoint"
+    assert [one["label"] for one in numbers["per_class"]] == list(NAMES)
+    for name in NAMES:
+        assert name in said.output
+
+
+def test_all_kinds_of_target_print_the_same_table(noisy: Noisy, tmp_path: Path) -> None:
+    with ServerProcess(noisy.repository, tmp_path / "index") as server:
+        said = [
+            command(noisy.run, "--device", "cpu"),
+            command(noisy.package, "--data", noisy.run),
+            command("--address", server.address, "--model", "noisy", "--data", noisy.run),
+        ]
+    tables = [one.output.split("\n", 1)[1] for one in said]
+    assert [one.exit_code for one in said] == [0, 0, 0], said
+    assert tables[0] == tables[1] == tables[2]
+    assert said[2].output.startswith("server noisy at ")
+
+
+def test_the_data_that_a_run_learned_from_mean_its_own_test_images(noisy: Noisy) -> None:
+    assert f"test of {noisy.run}: 27 images" in command(noisy.run, "--data", noisy.data).output
+    assert "180 images" in command(noisy.package, "--data", noisy.data).output
+    assert "27 images" in command(noisy.package, "--data", noisy.data, "--split", "val").output
+
+
+def test_a_report_can_be_had_at_once(noisy: Noisy, tmp_path: Path) -> None:
+    said = command(noisy.package, "--data", noisy.run, "--report", tmp_path / "report")
+    assert f"the report is {tmp_path}/report/report.html" in said.output
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.html", "metrics.json", "predictions.csv",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["RUN", "--model", "a"], "--model is for --address"),
+        (["RUN", "--precision", "int8"], "--precision is for a package, not for a run"),
+        (["RUN", "--split", "all"], "--split is 'all', which a run doesn't have"),
+        (["RUN", "--address", "localhost:1"], "and --address are given; expected one of them"),
+        (["PACKAGE"], "--data is needed too"),
+        (
+            ["PACKAGE", "--checkpoint", "last", "--data", "digits"],
+            "--checkpoint is for a run, not for a package",
+        ),
+        (
+            ["PACKAGE", "--precision", "fp16", "--data", "RUN"],
+            "no fp16 that can be evaluated here; expected fp32",
+        ),
+        (["PACKAGE", "--data", "digits"], "the model has no class '0', '1'"),
+        (["EMPTY"], "has neither config.toml nor manifest.json"),
+        (["--address", "127.0.0.1:1"], "--address needs --data too"),
+        (["--address", "127.0.0.1:1", "--data", "digits"], "the server at 127.0.0.1:1: UNAVAILABLE"),
+        (["--address", "127.0.0.1:1", "--data", "digits", "--checkpoint", "best"], "not for --address"),
+        (["RUN", "--output", "EMPTY/file/x.json"], "can't be made"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_one_line(
+    noisy: Noisy, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    (tmp_path / "file").touch()
+    places = {"RUN": str(noisy.run), "PACKAGE": str(noisy.package), "EMPTY": str(tmp_path)}
+    arguments = [places.get(one, one.replace("EMPTY", str(tmp_path))) for one in arguments]
+    output = refused(*arguments)
+    assert complaint in output
+    assert output.startswith("Error: ")
+    assert output.count("\n") == 1
