@@ -85,8 +85,8 @@ def load_weights(
             floating-point numbers.
     """
     expected = model.state_dict()
-    _check_kinds(weights, source)
     given = _fitted_names(model, weights, expected)
+    _check_kinds(given, expected, source)
     rows = _rows(given, model.head_name)
     head_fits = rows == model.head.out_features
     if adapt_head:
@@ -116,7 +116,9 @@ def load_weights(
             if names
         ]
         raise WeightsError("\n".join(lines))
-    model.load_state_dict(expected | given)
+    complete = model.state_dict()  # not a plain dict: some networks look at the versions that it carries
+    complete.update(given)
+    model.load_state_dict(complete)
     return head_fits
 
 
@@ -151,20 +153,26 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a .safetensors file: {error}") from error
 
 
-def _check_kinds(weights: dict[str, Tensor], source: str) -> None:
-    """PyTorch would cast or drop parts of some of these without a word, and stumble over the others."""
+def _check_kinds(weights: dict[str, Tensor], expected: dict[str, Tensor], source: str) -> None:
+    """PyTorch would cast or drop parts of some of these without a word, and stumble over the others.
+
+    Integers are taken where the network has integers, such as the counters of batch normalisation.
+    """
+    integers = {name for name, value in expected.items() if _is_integer(value)}
     for name, value in weights.items():
         if value.is_meta:
             kind = "has a shape but no values (a tensor on the meta device)"
         elif value.layout != torch.strided or value.is_nested:
             kind = f"is {'nested' if value.is_nested else str(value.layout).removeprefix('torch.')}"
-        elif not value.is_floating_point() and not (
-            name.endswith("num_batches_tracked") and not value.is_complex()
-        ):
+        elif not value.is_floating_point() and not (_is_integer(value) and name in integers):
             kind = f"is {str(value.dtype).removeprefix('torch.')}"
         else:
             continue
         raise WeightsError(f"{source}: {name!r} {kind}; expected a dense tensor of floating-point numbers")
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() and not tensor.is_complex()
 
 
 def _without_prefixes(name: str) -> str:

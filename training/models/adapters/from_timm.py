@@ -1,5 +1,6 @@
 """timm's networks: `timm:xception`, `timm:vit_small_patch16_224.augreg_in21k_ft_in1k`."""
 
+import warnings
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ class TimmClassifier(LibraryClassifier):
     """
 
     def __init__(self, name: str, classes: int) -> None:
-        network = _timm().create_model(name, num_classes=classes)
+        network = _network(name, num_classes=classes)
         super().__init__(
             f"timm:{name}",
             network,
@@ -58,13 +59,16 @@ def timm_architecture(name: str) -> Architecture:
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:8]
         raise UnknownArchitecture(f"timm has no model {name!r}; similar ones: {', '.join(similar) or 'none'}")
-    config = timm.get_pretrained_cfg(name)
-    known: dict[str, Any] = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
+    with torch.device("meta"):
+        # Not asked by name: old names, such as xception, have no entry of their own.
+        described = _network(name).pretrained_cfg
+    config = timm.models.PretrainedCfg(**described)
+    known: dict[str, Any] = timm.data.resolve_data_config(pretrained_cfg=described)
     size = known["input_size"][1]
     resize = int(size / known["crop_pct"])
     interpolation = known["interpolation"] if known["interpolation"] != "random" else "bicubic"
     published = []
-    if config is not None and config.has_weights:
+    if config.has_weights:
         published.append(
             Published(
                 version=config.tag or "default",
@@ -73,7 +77,7 @@ def timm_architecture(name: str) -> Architecture:
                 resize_size=resize,
                 interpolation=interpolation,
                 classes=config.num_classes,
-                fetch=partial(_fetch, name),
+                fetch=partial(_fetch, name, config.hf_hub_id or str(config.url)),
             )
         )
     return Architecture(
@@ -106,23 +110,28 @@ def _has_tokens(network: Any) -> bool:
     return hasattr(network, "num_prefix_tokens") or getattr(network, "output_fmt", "NCHW") != "NCHW"
 
 
-def _fetch(name: str) -> dict[str, Tensor]:
+def _fetch(name: str, source: str) -> dict[str, Tensor]:
     """The published state dict, through timm's own download and cache.
 
     Raises:
         WeightsError: it can't be had.
     """
     try:
-        network = _timm().create_model(name, pretrained=True)
+        network = _network(name, pretrained=True)
     except Exception as error:  # timm and the hub's client raise many kinds
-        config = _timm().get_pretrained_cfg(name)
         raise WeightsError(
-            f"timm can't get the weights of {name} ({config.hf_hub_id or config.url}): {error}\n"
+            f"timm can't get the weights of {name} ({source}): {error}\n"
             "without network, put them into the Hugging Face cache ($HF_HOME), or download the file "
             "elsewhere and name it with --weights or --init-weights"
         ) from error
     state: dict[str, Tensor] = network.state_dict()
     return state
+
+
+def _network(name: str, **arguments: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mapping deprecated model name", UserWarning)
+        return _timm().create_model(name, **arguments)
 
 
 def _timm() -> ModuleType:

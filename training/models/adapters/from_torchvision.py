@@ -47,7 +47,8 @@ class TorchvisionClassifier(LibraryClassifier):
 
     def feature_maps(self, x: Tensor) -> Tensor:
         """Float32 [batch, 3, height, width], normalised → float32 [batch, feature_channels, h, w]."""
-        return as_maps(self._trunk_output(x), self.feature_channels, 0)
+        class_tokens = int(hasattr(self.network, "class_token"))
+        return as_maps(self._trunk_output(x), self.feature_channels, class_tokens)
 
     def features(self, x: Tensor) -> Tensor:
         """Float32 [batch, 3, height, width], normalised → pooled float32 [batch, embedding_dimension]."""

@@ -119,24 +119,32 @@ def as_maps(output: Tensor, channels: int, prefix_tokens: int) -> Tensor:
 
 
 def _stages(network: nn.Module, head: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The network's children in their order; containers opened where there are too few to tell apart."""
+    """The network's children in their order; the largest is opened while there are too few to tell apart.
+
+    Parameters that aren't in a child, such as positions, go to the first of its parent's.
+    """
     top = head.partition(".")[0]
-    children = [(name, child) for name, child in network.named_children() if name != top and _learns(child)]
-    if len(children) < _LEAST_STAGES:
-        opened: list[tuple[str, nn.Module]] = []
-        for name, child in children:
-            if isinstance(child, nn.Sequential | nn.ModuleList):
-                opened += [(f"{name}.{inner}", part) for inner, part in child.named_children()]
-            else:
-                opened.append((name, child))
-        children = [(name, child) for name, child in opened if _learns(child)]
-    stages: list[tuple[str, tuple[str, ...]]] = [(name, (f"network.{name}",)) for name, _ in children]
-    # Parameters of the network itself, such as positions, belong to its input.
-    loose = tuple(f"network.{name}" for name, _ in network.named_parameters(recurse=False))
-    if loose and stages:
+    stages = _children(network, "", leave_out=top)
+    while len(stages) < _LEAST_STAGES:
+        sizes = [_size(network.get_submodule(name)) for name, _ in stages]
+        for at in sorted(range(len(stages)), key=sizes.__getitem__, reverse=True):
+            inner = _children(network.get_submodule(stages[at][0]), stages[at][0] + ".")
+            if inner:
+                stages[at : at + 1] = inner
+                break
+        else:
+            break
+    return tuple((name, tuple(f"network.{part}" for part in parts)) for name, parts in stages)
+
+
+def _children(module: nn.Module, prefix: str, leave_out: str = "") -> list[tuple[str, tuple[str, ...]]]:
+    names = [name for name, child in module.named_children() if name != leave_out and _size(child)]
+    stages: list[tuple[str, tuple[str, ...]]] = [(prefix + name, (prefix + name,)) for name in names]
+    loose = tuple(prefix + name for name, _ in module.named_parameters(recurse=False))
+    if stages and loose:
         stages[0] = (stages[0][0], stages[0][1] + loose)
-    return tuple(stages)
+    return stages
 
 
-def _learns(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
