@@ -1,12 +1,14 @@
 """One small run and its package, made once through the command line."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.servers import ServerProcess
 from tests.training.noisy import Noisy, make_noisy
 from tests.training.pictures import write_class_folders
 from training.cli import main
@@ -53,3 +55,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Noisy:
     """A run that makes mistakes, for tests that leave it as it is."""
     return make_noisy(tmp_path_factory.mktemp("noisy"))
+
+
+@pytest.fixture(scope="session")
+def noisy_server(noisy: Noisy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with its package, likewise."""
+    with ServerProcess(noisy.repository, tmp_path_factory.mktemp("index")) as process:
+        yield process

@@ -42,13 +42,12 @@ def test_without_a_target_it_is_the_newest_run(noisy: Noisy, tmp_path: Path) -> 
         assert name in said.output
 
 
-def test_all_kinds_of_target_print_the_same_table(noisy: Noisy, tmp_path: Path) -> None:
-    with ServerProcess(noisy.repository, tmp_path / "index") as server:
-        said = [
-            command(noisy.run, "--device", "cpu"),
-            command(noisy.package, "--data", noisy.run),
-            command("--address", server.address, "--model", "noisy", "--data", noisy.run),
-        ]
+def test_all_kinds_of_target_print_the_same_table(noisy: Noisy, noisy_server: ServerProcess) -> None:
+    said = [
+        command(noisy.run, "--device", "cpu"),
+        command(noisy.package, "--data", noisy.run),
+        command("--address", noisy_server.address, "--model", "noisy", "--data", noisy.run),
+    ]
     tables = [one.output.split("\n", 1)[1] for one in said]
     assert [one.exit_code for one in said] == [0, 0, 0], said
     assert tables[0] == tables[1] == tables[2]

@@ -162,7 +162,7 @@ def test_any_task_and_any_number_of_classes(task: str, classes: int, tmp_path: P
     assert ("Calibration" in text) == has_classes
     if task == "single_label":
         assert "of 1,000 classes that are mixed up most often" in text
-        assert len(re.findall(r'<th scope="row"', page.read_text("utf-8"))) == 20
+        assert 15 <= len(re.findall(r'<th scope="row"', page.read_text("utf-8"))) <= 20
     if task == "embedding":
         assert "Nearest neighbours" in text
     assert page.stat().st_size < 3_000_000
