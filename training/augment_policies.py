@@ -12,14 +12,14 @@ Operation = Callable[[Tensor], Tensor]
 _GROUPS = 8
 # kornia's lists are not used: their shears reach 54 degrees, and at low magnitudes their brightness,
 # contrast and solarize are at their strongest. Here magnitude 0 changes (almost) nothing, as timm's
-# "increasing" variant has it; shears are tan⁻¹(0.3) = 16.7 degrees, of which kornia wants a 180th.
+# "increasing" variant has it (without solarizing, which at any magnitude turns a picture's lights into
+# their negative); shears are tan⁻¹(0.3) = 16.7 degrees, of which kornia wants a 180th.
 _SHEAR = 16.7 / 180
 _RAND_AUGMENT = [
     ("auto_contrast", 0, 1),
     ("equalize", 0, 1),
     ("rotate", -30.0, 30.0),
     ("posterize", 4.0, 8.0),
-    ("solarize_add", 0.0, 0.43),
     ("color", 1.0, 1.9),
     ("contrast", 1.0, 1.9),
     ("brightness", 1.0, 1.5),
@@ -51,7 +51,7 @@ def rand_augment(magnitude: int, count: int) -> Operation:
 
     Args:
         magnitude: 1 to 29.
-        count: 1 to 13 operations, different ones.
+        count: 1 to 12 operations, different ones.
 
     Returns:
         Float32 [batch, 3, height, width] from 0 to 1 → the same.

@@ -9,6 +9,7 @@ from training.cli_fit import fit_command
 from training.cli_probe import probe_command
 from training.cli_recipe import recipes_command
 from training.cli_report import report_command
+from training.cli_try import augmentations_command, find_rate_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,3 +31,5 @@ main.add_command(evaluate_command)
 main.add_command(report_command)
 main.add_command(architectures_command)
 main.add_command(recipes_command)
+main.add_command(find_rate_command)
+main.add_command(augmentations_command)

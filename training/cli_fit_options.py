@@ -174,7 +174,7 @@ augmentation_options = together(
         metavar="MAGNITUDE",
         help="Random operations of this strength; 9 is usual.",
     ),
-    _augment("--rand-augment-operations", type=click.IntRange(1, 13), default=2, show_default=True),
+    _augment("--rand-augment-operations", type=click.IntRange(1, 12), default=2, show_default=True),
     _augment("--trivial-augment", is_flag=True, help="One random operation of random strength."),
     _augment("--mixup", type=click.FloatRange(0), default=0.0, metavar="ALPHA", help="0.2 is usual."),
     _augment(

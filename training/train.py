@@ -54,24 +54,33 @@ def fit(options: FitOptions, say: Say) -> Summary:
     Raises:
         TrainingError: one of `errors.py`, before any file is written where that is possible.
     """
-    design = architecture(options.arch)
     check_trackers(options.trackers)
     with joined(options.device) as world:
         say = say if world.first else _silent
-        dataset = world.shared(lambda: _open(options.data, options.skip_broken, options.holdout_classes, say))
-        dropout = _dropout(design.build)
-        config = world.shared(
-            lambda: resolve(options, design, dataset, dropout=dropout, world_size=world.size)
-        )
+        config, dataset = planned(options, say, world)
         learners = _learners(config, dataset, say)
         train_batches(config, dataset.train, world)  # what can't be batched is said before a folder is made
-        folder = world.shared(lambda: make_run_folder(options.output, dataset.name, design.name))
+        folder = world.shared(lambda: make_run_folder(options.output, dataset.name, options.arch))
         with explained(folder):
             if world.first:
                 write_config(folder, config)
                 write_splits(folder, dataset)
             say(_opening(config, learners[0], dataset, folder))
             return _run(config, dataset, learners, folder, world, None, say)
+
+
+def planned(options: FitOptions, say: Say, world: World | None = None) -> tuple[RunConfig, Dataset]:
+    """What a run with these options would be, to the last value, and its data.
+
+    Raises:
+        TrainingError: one of `errors.py`.
+    """
+    world = world or World()
+    design = architecture(options.arch)
+    dataset = world.shared(lambda: _open(options.data, options.skip_broken, options.holdout_classes, say))
+    dropout = _dropout(design.build)
+    config = world.shared(lambda: resolve(options, design, dataset, dropout=dropout, world_size=world.size))
+    return config, dataset
 
 
 def resume(folder: Path, given: Callable[[RunConfig], None], say: Say) -> Summary:
