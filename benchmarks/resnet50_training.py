@@ -6,7 +6,6 @@ Forward passes are in bfloat16, which a processor with AMX runs three times as f
 """
 
 import copy
-import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,22 +72,6 @@ class Record:
     pictures: int
     seconds: float
     model: dict[str, Tensor]
-
-
-def unpack(archive: Path, folder: Path) -> Path:
-    """The archive's content in `folder`, unpacked only once.
-
-    Raises:
-        SystemExit: there is no archive.
-    """
-    if not folder.exists():
-        if not archive.exists():
-            raise SystemExit(f"no pictures to learn from: {archive} is missing; name the archive with --data")
-        partial = folder.with_name(f".{folder.name}")
-        with tarfile.open(archive) as content:
-            content.extractall(partial, filter="data")
-        partial.rename(folder)
-    return folder
 
 
 def read_split(folder: Path, classes: Sequence[str]) -> Split:

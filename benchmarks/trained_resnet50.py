@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.archive import unpack
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import describe
-from benchmarks.resnet50_training import SERVED, read_split, score, train, unpack
+from benchmarks.resnet50_training import SERVED, read_split, score, train
 from training.agreement import GATES, MAX_ACCURACY_LOSS, Agreement, agreement
 from training.calibration import MAX_CALIBRATION_IMAGES
 from training.data import Split
