@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import probe
+from benchmarks import metric_learning, probe
 from tests.training.pictures import picture
 
 NAMES = ("amber", "blue", "cyan", "grey")
