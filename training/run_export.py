@@ -13,6 +13,7 @@ from training.evaluation import calibration_folder, evaluation_folder, evaluatio
 from training.export import Exported, export_package
 from training.package import EMBEDDING_TASK, Provenance
 from training.parity_images import folder_images, split_images
+from training.photo_crops import calibration_crops, evaluation_crops
 from training.report.card import model_card, report_on
 from training.run_model import load_run_model
 from training.run_splits import run_test_split, run_train_split
@@ -32,6 +33,7 @@ def export_run(
     images: Path | None = None,
     precisions: Sequence[str] = ("fp32",),
     calibration: Path | None = None,
+    crops: int | None = None,
     whiten_to: int | None = None,
     whiten_by: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
@@ -48,6 +50,8 @@ def export_run(
         images: a folder to compare on instead of the run's test split.
         precisions: as `export_package`.
         calibration: a folder to calibrate int8 on instead of the run's training split.
+        crops: of each of `images`, to measure precisions on; int8 is then calibrated on other crops, of
+            `calibration` or else of `images`.
         whiten_to: dimensions to whiten embeddings to; None leaves them alone.
         whiten_by: a folder to fit that on instead of the run's training split.
         say: prints a line; told which run and epoch this is, and whether the run came to its end.
@@ -79,12 +83,16 @@ def export_run(
     else:
         pixels = split_images(run_test_split(run, config.data), spec)
     if any(precision != "fp32" for precision in precisions):
-        if images is not None:
+        if images is not None and crops is not None:
+            evaluation = evaluation_crops(images, spec, labels, crops)
+        elif images is not None:
             evaluation = evaluation_folder(images, spec, labels)
         else:
             evaluation = evaluation_split(run_test_split(run, config.data), spec)
     if any(precision.startswith("int8") for precision in precisions):
-        if calibration is not None:
+        if crops is not None and (cropped := calibration or images) is not None:
+            calibration_images = calibration_crops(cropped, spec, MAX_CALIBRATION_IMAGES)
+        elif calibration is not None:
             calibration_images = calibration_folder(calibration, spec, MAX_CALIBRATION_IMAGES)
         else:
             calibration_images = split_images(run_train_split(run, config.data), spec, MAX_CALIBRATION_IMAGES)

@@ -14,6 +14,7 @@ from training.export import Exported, export_package
 from training.models import Classifier, architecture
 from training.package import Provenance
 from training.parity_images import folder_images
+from training.photo_crops import calibration_crops, evaluation_crops
 from training.pretrained import IMAGENET_CLASSES, imagenet_labels, load_pretrained
 from training.weights import load_weights, read_weights
 from training.whitening_fit import whiten, whitening_images
@@ -110,6 +111,7 @@ def publish_network(
     images: Path | None = None,
     precisions: Sequence[str] = ("fp32",),
     calibration: Path | None = None,
+    crops: int | None = None,
     whiten_to: int | None = None,
     whiten_by: Path | None = None,
 ) -> Exported:
@@ -127,6 +129,8 @@ def publish_network(
         images: a folder to compare on instead of scikit-learn's photographs.
         precisions: as `export_package`.
         calibration: a folder to calibrate int8 on.
+        crops: of each of `images`, to measure precisions on; int8 is then calibrated on other crops, of
+            `calibration` or else of `images`.
         whiten_to: dimensions to whiten embeddings to; None leaves them alone.
         whiten_by: a folder of images like those that were trained on, to fit the whitening on.
 
@@ -145,9 +149,15 @@ def publish_network(
         )
     evaluation = calibration_images = None
     if images is not None and any(precision != "fp32" for precision in precisions):
-        evaluation = evaluation_folder(images, preprocessing, labels)
-    if calibration is not None and any(precision.startswith("int8") for precision in precisions):
-        calibration_images = calibration_folder(calibration, preprocessing, MAX_CALIBRATION_IMAGES)
+        if crops is None:
+            evaluation = evaluation_folder(images, preprocessing, labels)
+        else:
+            evaluation = evaluation_crops(images, preprocessing, labels, crops)
+    if any(precision.startswith("int8") for precision in precisions):
+        if crops is not None and (cropped := calibration or images) is not None:
+            calibration_images = calibration_crops(cropped, preprocessing, MAX_CALIBRATION_IMAGES)
+        elif calibration is not None:
+            calibration_images = calibration_folder(calibration, preprocessing, MAX_CALIBRATION_IMAGES)
     return export_package(
         model,
         repository=repository,
