@@ -118,7 +118,9 @@ def resolve(
     learned = trained_classes(dataset) if options.holdout_classes else len(dataset.classes)
     epochs = _or(options.epochs, suits.epochs)
     batch_size = _or(options.batch_size, suits.batch_size)
-    input_size = _or(options.input_size, suits.input_size or design.input_size)
+    # A data set of small pictures enlarges them for an architecture that needs more.
+    usual_size = max(suits.input_size or design.input_size, design.smallest_input)
+    input_size = _or(options.input_size, usual_size)
     design.check_input_size(min(input_size, options.train_size or input_size))
     try:
         preprocessing = Preprocessing(

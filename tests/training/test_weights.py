@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.errors import RunError, WeightsError
 from training.models import architecture
-from training.weights import load_weights, read_weights
+from training.weights import _without_prefixes, load_weights, read_weights
 
 Weights = dict[str, Tensor]
 
@@ -45,6 +46,35 @@ def test_is_read_in_our_names(tmp_path: Path, wrap: Callable[[Weights], Any]) ->
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
         assert torch.equal(model(x), source(x))
+
+
+def test_safetensors_are_read_too(tmp_path: Path) -> None:
+    source = architecture("resnet20-cifar").build(10)
+    file = tmp_path / "net.safetensors"
+    save_file(source.state_dict(), file)
+    model = architecture("resnet20-cifar").build(10)
+    assert load_weights(model, read_weights(file), str(file))
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in source.state_dict().items())
+    file.write_bytes(b"not weights at all")
+    with pytest.raises(WeightsError, match=r"net\.safetensors: not a \.safetensors file"):
+        read_weights(file)
+    with pytest.raises(WeightsError, match=r"gone\.safetensors: can't be read: No such file"):
+        read_weights(tmp_path / "gone.safetensors")
+
+
+def test_a_compiled_networks_names_are_understood() -> None:
+    source = architecture("resnet20-cifar").build(10)
+    given = {f"module._orig_mod.{name}": value for name, value in source.state_dict().items()}
+    assert set(map(_without_prefixes, given)) == set(source.state_dict())
+
+
+def test_auxiliary_heads_may_be_missing_as_a_whole() -> None:
+    given = dict(architecture("googlenet").build(4).state_dict())
+    without = {name: value for name, value in given.items() if not name.startswith("aux")}
+    assert load_weights(architecture("googlenet").build(4), without, "file.pth")
+    del given["aux1.fc1.bias"]
+    with pytest.raises(WeightsError, match=r"missing \(1\): aux1\.fc1\.bias"):
+        load_weights(architecture("googlenet").build(4), given, "file.pth")
 
 
 class Evil:
@@ -92,7 +122,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def checkpoint(epoch: int) -> Checkpoint:
-    return Checkpoint({"w": torch.arange(4.0)}, {"lr": 0.1}, {"step": 7}, epoch, 0.5, 1.5)
+    return Checkpoint(
+        {"w": torch.arange(4.0)}, epoch, {"accuracy": 0.5, "loss": 1.5}, step=7, progress={"lr": 0.1}
+    )
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
@@ -101,7 +133,7 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     save_checkpoint(file, checkpoint(2))
     loaded = load_checkpoint(file)
     assert torch.equal(loaded.model["w"], torch.arange(4.0))
-    assert (loaded.epoch, loaded.val_accuracy, loaded.optimizer) == (2, 0.5, {"lr": 0.1})
+    assert (loaded.epoch, loaded.val_accuracy, loaded.progress) == (2, 0.5, {"lr": 0.1})
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
