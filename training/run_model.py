@@ -27,18 +27,22 @@ class RunModel:
 
     @property
     def task(self) -> str:
-        """'single_label' or 'multi_label'; 'embedding' where the logits are of no use.
-
-        That is what was learned by distances, or is scored on other classes than it learned.
-        """
-        config = self.config
-        has_classes = config.embedding.loss in CLASSIFICATION_LOSSES and not config.data.holdout_classes
-        return config.data.task if has_classes else "embedding"
+        """As `task_of`."""
+        return task_of(self.config)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """In the order of the logits; none for the task 'embedding'."""
         return () if self.task == "embedding" else self.config.data.labels
+
+
+def task_of(config: RunConfig) -> str:
+    """'single_label' or 'multi_label'; 'embedding' where a run's logits are of no use.
+
+    That is what was learned by distances, or is scored on other classes than it learned.
+    """
+    has_classes = config.embedding.loss in CLASSIFICATION_LOSSES and not config.data.holdout_classes
+    return config.data.task if has_classes else "embedding"
 
 
 def load_run_model(run: Path, checkpoint: str = "best") -> RunModel:

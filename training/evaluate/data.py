@@ -67,8 +67,10 @@ def run_pictures(run: Path, part: str = "auto") -> LabelledPictures:
     config = read_config(run)
     data = config.data
     name = "test" if part == "auto" else part
-    root = None if data.source == "digits" else Path(data.source)
-    return LabelledPictures(find[part](run, data), data.labels, f"{data.source}, {name} of {run}", root)
+    source = Path(data.source)
+    root = None if data.source == "digits" else source if source.is_dir() else source.parent
+    classes = (*data.labels, *data.holdout_classes)
+    return LabelledPictures(find[part](run, data), classes, f"{data.source}, {name} of {run}", root)
 
 
 def open_pictures(data: str, part: str = "auto") -> LabelledPictures:

@@ -68,6 +68,8 @@ class ServerTarget(Target):
 
     def answers(self, split: Split) -> Iterator[Answer]:
         """One for each picture, in their order; what the server refuses fails alone."""
+        from fovea import Unavailable
+
         unreadable: dict[int, str] = {}
         with (
             _explained(self._address),
@@ -75,6 +77,10 @@ class ServerTarget(Target):
             closing(self._embeddings(split, unreadable)) as embeddings,
         ):
             for index, (named, embedded) in enumerate(zip(classifications, embeddings, strict=False)):
+                for outcome in (named, embedded):
+                    if isinstance(outcome, Unavailable):
+                        # Of the server, not of this picture: a score on the rest would mislead.
+                        raise outcome
                 if index in unreadable:
                     yield Answer(index, fault=unreadable.pop(index))
                 elif isinstance(named, Exception):

@@ -14,7 +14,16 @@ from typing import Any
 from training.config import RunConfig
 from training.errors import RunError
 from training.evaluate.console import TITLES, formatted
-from training.report.card_parts import MISSING, details, front_matter, metrics_are, temperature
+from training.report.card_parts import (
+    MISSING,
+    caveat,
+    details,
+    front_matter,
+    metrics_are,
+    misuse,
+    temperature,
+)
+from training.run_model import task_of
 from training.run_temperature import read_document
 
 CARD_FILE = "MODEL_CARD.md"
@@ -67,20 +76,22 @@ def _context(
     data, labels = config.data, config.data.labels
     name = str(manifest.get("name") or run.resolve().name)
     values = _values(run, report)
-    task = str(manifest.get("task", data.task))
+    task = task_of(config)
     fitted = read_document(run)
     return {
-        "front_matter": front_matter(name, config, manifest, values),
+        "front_matter": front_matter(name, task, config, manifest, values),
         "name": name,
         "summary": _summary(config, task),
         "details": details(config, manifest),
-        "use": f"images like those it learned from, of {_listed(labels)}"
-        if task != "embedding"
-        else "finding similar images by the nearness of their embeddings",
+        "use": "finding similar images, by the nearness of their embeddings"
+        if task == "embedding"
+        else f"images like those it learned from, of {_listed(labels)}",
+        "misuse": misuse(task),
         "worst": sorted(
             (one for one in report.get("per_class", []) if one["support"]), key=lambda one: one["f1"]
         )[:MAX_WORST],
         "metrics_are": metrics_are(task),
+        "caveat": caveat(task),
         "evaluation_data": f"{data.test_images:,} test images, by which nothing was chosen; {data.splits}.",
         "training_data": f"{Path(data.source).name or data.source}: {data.train_images:,} images to learn "
         f"from and {data.val_images:,} to choose the checkpoint and the temperature by; {data.splits}.",

@@ -24,6 +24,30 @@ def metrics_are(task: str) -> str:
     return _METRICS[task]
 
 
+def misuse(task: str) -> str:
+    """What the model isn't for, as far as a program can know."""
+    if task == "embedding":
+        return "naming what an image shows. Recognising people."
+    return (
+        "images of anything else than these classes: the model answers with one of them all the same, and "
+        "its probabilities say nothing there. Decisions about people."
+    )
+
+
+def caveat(task: str) -> str:
+    """What is easily taken wrong."""
+    if task == "embedding":
+        return (
+            "Embeddings of one model, and one precision of it, are comparable; those of two models never are."
+        )
+    if task == "multi_label":
+        return "A probability is of one class alone; those of an image don't add up to anything."
+    return (
+        "A probability is that of one class against the others that the model knows, not that the image "
+        "shows anything it knows."
+    )
+
+
 def details(config: RunConfig, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values of the first table."""
     spec = config.preprocessing
@@ -45,19 +69,19 @@ def details(config: RunConfig, manifest: Mapping[str, Any]) -> list[tuple[str, s
 
 
 def front_matter(
-    name: str, config: RunConfig, manifest: Mapping[str, Any], values: Mapping[str, float | None]
+    name: str, task: str, config: RunConfig, manifest: Mapping[str, Any], values: Mapping[str, float | None]
 ) -> str:
     """YAML between lines of three dashes, as the Hub reads it."""
-    task = "image-feature-extraction" if manifest.get("task") == "embedding" else "image-classification"
+    kind = "image-feature-extraction" if task == "embedding" else "image-classification"
     licence = str(manifest.get("provenance", {}).get("licence", ""))
-    lines = ["---", "library_name: fovea", f"pipeline_tag: {task}"]
+    lines = ["---", "library_name: fovea", f"pipeline_tag: {kind}"]
     if licence:
         lines.append(f"license: {_scalar(licence.lower())}")
-    tags = [task, config.model.architecture, *(["onnx"] if manifest else ["pytorch"])]
+    tags = [kind, config.model.architecture, *(["onnx"] if manifest else ["pytorch"])]
     lines += ["tags:", *(f"- {_scalar(tag)}" for tag in tags)]
     scores = [
-        (kind, title, values[key])
-        for key, kind, title in (
+        (metric, title, values[key])
+        for key, metric, title in (
             ("top1_accuracy", "accuracy", "accuracy@1"),
             ("mean_average_precision", "mean_average_precision", "mean average precision"),
             ("recall_at_1", "recall_at_1", "Recall@1"),
@@ -71,11 +95,11 @@ def front_matter(
             f"- name: {_scalar(name)}",
             "  results:",
             "  - task:",
-            f"      type: {task}",
+            f"      type: {kind}",
         ]
         lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "    metrics:"]
-        for kind, title, value in scores:
-            lines += [f"    - type: {kind}", f"      name: {_scalar(title)}", f"      value: {value}"]
+        for metric, title, value in scores:
+            lines += [f"    - type: {metric}", f"      name: {_scalar(title)}", f"      value: {value}"]
     return "\n".join([*lines, "---", ""])
 
 

@@ -23,6 +23,7 @@ from training.evaluate.server import ServerTarget
 from training.evaluate.target import Target
 from training.export import export_package
 from training.models import architecture
+from training.splits import Split
 
 SPEC = Preprocessing(resize_short_side=10, crop_height=8, crop_width=8, interpolation="bilinear")
 
@@ -148,6 +149,19 @@ def test_other_tasks_have_their_own_numbers_and_the_same_everywhere(
             else:
                 assert {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"} == package.numbers.keys()
                 assert "per_class" not in package.document()
+
+
+def test_a_server_that_goes_away_is_an_error_not_a_score(noisy: Noisy, tmp_path: Path) -> None:
+    split = Split(np.zeros((2000, 8, 8, 3), np.uint8), np.zeros(2000, np.int64))
+    with (
+        ServerProcess(noisy.repository, tmp_path / "index") as process,
+        ServerTarget(process.address) as served,
+    ):
+        answers = served.answers(split)
+        assert next(answers).fault == ""
+        process.kill()
+        with pytest.raises(TargetError, match=r"the server at 127.0.0.1:\d+: UNAVAILABLE"):
+            list(answers)
 
 
 def test_a_package_that_is_damaged_is_refused(noisy: Noisy, tmp_path: Path) -> None:
