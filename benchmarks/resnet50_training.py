@@ -16,14 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from service.preprocess import Preprocessing
+from training.augment import Augmentation
+from training.config import AugmentationConfig
 from training.data import Batches, Split
-from training.engine import evaluate, train_one_epoch
+from training.engine import Engine, Stepping
 from training.image_files import find_images
+from training.learner import Learner
 from training.metrics import Tally
 from training.models import Classifier, architecture
 from training.models.resnet import Bottleneck
 from training.normalization import Normalization
-from training.optim import schedule, sgd
+from training.objective import CrossEntropy
+from training.optim import make_optimizer, schedule
 from training.splits import IMAGENET_MEAN, IMAGENET_STD
 from training.transforms import EvalTransform, TrainTransform
 
@@ -104,8 +108,8 @@ def train(split: Split, classes: Sequence[str], minutes: float, file: Path) -> t
         steps = max(1, round(minutes * 60 * phase.share / seconds))
         shown = _drawn(split, steps * phase.batch_size, seed=number)
         print(f"{phase.spec.crop_height} pixels: {steps} steps of {phase.batch_size}", flush=True)
-        learned = _run(model, shown, phase, number, steps // 10, _spoken(len(shown)))
-        print(f"  loss {learned.loss:.3f}, accuracy while learning {learned.accuracy():.3f}", flush=True)
+        loss, accuracy = _run(model, shown, phase, number, steps // 10, _spoken(len(shown)))
+        print(f"  loss {loss:.3f}, accuracy while learning {accuracy:.3f}", flush=True)
         record = Record(
             classes=tuple(classes),
             phases=number + 1,
@@ -121,22 +125,13 @@ def train(split: Split, classes: Sequence[str], minutes: float, file: Path) -> t
 
 def score(model: Classifier, split: Split) -> Tally:
     """In float32, of the pictures as they are served."""
-    batches = Batches(split, EvalTransform(SERVED), 16)
-    device, loss = torch.device("cpu"), nn.CrossEntropyLoss()
-    return evaluate(model, Normalization(IMAGENET_MEAN, IMAGENET_STD), batches, loss, device)
-
-
-class _Bfloat16(nn.Module):
-    """The network, computing in bfloat16 where PyTorch holds that safe."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits: Tensor = self.model(pixels.contiguous(memory_format=torch.channels_last))
-        return logits.float()
+    normalization, tally = Normalization(IMAGENET_MEAN, IMAGENET_STD), Tally()
+    model.eval()
+    with torch.inference_mode():
+        for pixels, labels in Batches(split, EvalTransform(SERVED), 16):
+            logits = model(normalization(pixels))
+            tally.add(logits, labels, float(nn.functional.cross_entropy(logits, labels)))
+    return tally
 
 
 def _fresh(classes: int) -> Classifier:
@@ -151,22 +146,25 @@ def _fresh(classes: int) -> Classifier:
 
 def _run(
     model: Classifier, shown: Split, phase: Phase, seed: int, warmup: int, advance: Callable[[int], None]
-) -> Tally:
-    """One pass over pictures whose order is drawn already."""
+) -> tuple[float, float]:
+    """One pass over pictures whose order is drawn already; the mean loss, and the accuracy."""
     batches = Batches(
-        shown, TrainTransform(phase.spec, crop="padded", mirror=True), phase.batch_size, seed=seed
+        shown, TrainTransform(phase.spec, crop="padded", mirror=False), phase.batch_size, seed=seed
     )
-    optimizer = sgd(model, phase.learning_rate, weight_decay=5e-4)
-    return train_one_epoch(
-        _Bfloat16(model),
-        Normalization(IMAGENET_MEAN, IMAGENET_STD),
-        batches,
-        nn.CrossEntropyLoss(),
+    groups = [{"params": list(model.parameters())}]
+    optimizer = make_optimizer("sgd", groups, learning_rate=phase.learning_rate, weight_decay=5e-4)
+    told = AugmentationConfig(crop="padded", mirror=True)
+    engine = Engine(
+        Learner(model, CrossEntropy()),
+        Augmentation(told, Normalization(IMAGENET_MEAN, IMAGENET_STD), model.head.out_features),
         optimizer,
         schedule(optimizer, len(batches), warmup),
+        Stepping(seed=seed, bf16=True, channels_last=True),
         torch.device("cpu"),
-        advance,
     )
+    for images in engine.steps(batches):
+        advance(images)
+    return engine.check()
 
 
 def _step_seconds(model: Classifier, split: Split, phase: Phase) -> float:
