@@ -212,6 +212,14 @@ learning_options = together(
     _learning(
         "--loss", type=click.Choice(LOSSES), help="[default: cross-entropy; binary with several labels]"
     ),
+    _learning(
+        "--loss-settings",
+        default="",
+        metavar="NAME=NUMBER,…",
+        help="Of the loss, instead of its paper's: arcface margin_degrees=28.6,scale=64; subcenter-arcface "
+        "sub_centers=3 too; proxy-anchor margin=0.1,alpha=32; multi-similarity alpha=2,beta=50,base=0.5,"
+        "epsilon=0.1; triplet margin=0.2.",
+    ),
     _learning("--label-smoothing", type=_SHARE, default=0.0, show_default=True),
     _learning("--class-weights", is_flag=True, help="Let rare classes count more."),
     _learning(

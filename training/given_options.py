@@ -17,6 +17,7 @@ _PLACES = {
     "skip_broken": "data.skip_broken",
     "images_per_class": "data.images_per_class",
     "loss": "embedding.loss",
+    "loss_settings": "embedding.loss_settings",
     "pooling": "embedding.pooling",
     "projection": "embedding.projection",
     "input_size": "preprocessing.crop_height",

@@ -1,5 +1,6 @@
 """Losses by name: for classification, and those that learn distances between embeddings."""
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 CLASSIFICATION_LOSSES = ("cross-entropy", "binary-cross-entropy")
 METRIC_LOSSES = ("arcface", "subcenter-arcface", "proxy-anchor", "multi-similarity", "triplet")
 LOSSES = (*CLASSIFICATION_LOSSES, *METRIC_LOSSES)
+# Settings without which a loss would be a constant.
+_POSITIVE = ("scale", "alpha", "beta", "sub_centers")
 
 
 def make_objective(
@@ -77,7 +80,35 @@ def make_objective(
             f"--loss {name} has no setting {', '.join(sorted(unknown))}; it has "
             f"{', '.join(f'{key} = {value:g}' for key, value in kind.defaults.items())}"
         )
+    for key, value in settings.items():
+        whole = key != "sub_centers" or value == int(value)
+        if not (value > 0 or (value == 0 and key not in _POSITIVE)) or not whole:
+            kind_of_number = "a whole number" if key == "sub_centers" else "a number"
+            least = "above 0" if key in _POSITIVE else "of at least 0"
+            raise SettingError(f"--loss {name} has {key}={value:g}; expected {kind_of_number} {least}")
     return kind(classes, embedding_dimension, kind.defaults | settings)
+
+
+def loss_settings(text: str) -> dict[str, float]:
+    """`margin=0.1,alpha=32` → the settings by name.
+
+    Raises:
+        SettingError: a part isn't NAME=NUMBER, or a name stands twice.
+    """
+    settings: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not name or name in settings or not math.isfinite(number):
+            raise SettingError(
+                f"--loss-settings has {part!r}; expected each setting once, as NAME=NUMBER with commas "
+                "between them, such as margin=0.1,alpha=32"
+            )
+        settings[name] = number
+    return settings
 
 
 def _metric_losses() -> "dict[str, type[MetricLearning]]":

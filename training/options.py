@@ -53,6 +53,7 @@ class FitOptions:
     ema_decay: float = 0.0
     patience: int = 0
     loss: str | None = None
+    loss_settings: str = ""
     pooling: str = "avg"
     projection: int = 0
     images_per_class: int | None = None
@@ -196,6 +197,7 @@ def resolve(
             loss=_or(
                 options.loss, "binary-cross-entropy" if dataset.task == MULTI_LABEL else "cross-entropy"
             ),
+            loss_settings=options.loss_settings,
         ),
         transfer=run_config.TransferConfig(
             freeze=options.freeze,

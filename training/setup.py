@@ -17,7 +17,7 @@ from training.ema import AveragedWeights
 from training.engine import Engine, Stepping
 from training.finetune import freeze, freeze_heads, layer_wise_learning_rates
 from training.learner import Learner
-from training.losses import METRIC_LOSSES, make_objective
+from training.losses import METRIC_LOSSES, loss_settings, make_objective
 from training.models import Classifier, architecture
 from training.models.heads import with_embedding
 from training.normalization import Normalization
@@ -69,6 +69,7 @@ def build_objective(config: RunConfig, model: Classifier, dataset: Dataset) -> O
         label_smoothing=told.label_smoothing,
         task=dataset.task,
         class_disjoint=bool(config.data.holdout_classes),
+        **loss_settings(config.embedding.loss_settings),
     )
 
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from service.preprocess import Preprocessing
 from tests.training.pictures import picture
+from training.cli_fit import fit_command
 from training.data import Batches, Split
 from training.errors import DataError, SettingError
-from training.losses import LOSSES, METRIC_LOSSES, make_objective
-from training.metric_learning import MetricLearning
+from training.losses import LOSSES, METRIC_LOSSES, loss_settings, make_objective
+from training.metric_learning import KINDS, MetricLearning
 from training.models import Classifier, architecture
 from training.models.heads import with_embedding
 from training.normalization import Normalization
@@ -196,3 +197,26 @@ def test_a_split_without_pairs_has_no_scores() -> None:
     batches = Batches(coloured(1), EvalTransform(Preprocessing(8, 8, 8)), 4)
     with pytest.raises(DataError, match="none of the 3 images"):
         objective("arcface").validate(network(), Normalization((0.5,) * 3, (0.25,) * 3), batches, DEVICE)
+
+
+def test_settings_are_read_as_typed() -> None:
+    assert loss_settings("") == {}
+    assert loss_settings(" margin=0.1, alpha = 32 ,") == {"margin": 0.1, "alpha": 32.0}
+    settings = loss_settings("margin_degrees=10,scale=16")
+    assert isinstance(objective("arcface", **settings), MetricLearning)
+
+
+@pytest.mark.parametrize(
+    "text", ["margin", "margin=", "=1", "margin=wide", "margin=nan", "margin=1,margin=2"]
+)
+def test_settings_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="--loss-settings has"):
+        loss_settings(text)
+
+
+def test_the_help_has_the_settings_that_there_are() -> None:
+    (option,) = (each for each in fit_command.params if each.name == "loss_settings")
+    said = str(option.help)  # type: ignore[attr-defined]  # an option's
+    for kind in KINDS.values():
+        for name, value in kind.defaults.items():
+            assert f"{name}={value:g}" in said
