@@ -207,8 +207,21 @@ def test_settings_are_read_as_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["margin", "margin=", "=1", "margin=wide", "margin=nan", "margin=1,margin=2"]
+    ("name", "settings"),
+    [
+        ("arcface", {"scale": 0.0}),
+        ("arcface", {"margin_degrees": -1.0}),
+        ("subcenter-arcface", {"sub_centers": 2.5}),
+        ("subcenter-arcface", {"sub_centers": 0}),
+        ("triplet", {"margin": -0.1}),
+    ],
 )
+def test_settings_out_of_range_are_refused(name: str, settings: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=f"--loss {name} has .*; expected a"):
+        objective(name, **settings)
+
+
+@pytest.mark.parametrize("text", ["margin", "margin=", "=1", "margin=wide", "margin=nan", "m=1,m=2"])
 def test_settings_that_are_no_numbers_are_refused(text: str) -> None:
     with pytest.raises(SettingError, match="--loss-settings has"):
         loss_settings(text)
@@ -216,7 +229,7 @@ def test_settings_that_are_no_numbers_are_refused(text: str) -> None:
 
 def test_the_help_has_the_settings_that_there_are() -> None:
     (option,) = (each for each in fit_command.params if each.name == "loss_settings")
-    said = str(option.help)  # type: ignore[attr-defined]  # an option's
+    said = str(option.help)
     for kind in KINDS.values():
         for name, value in kind.defaults.items():
             assert f"{name}={value:g}" in said
