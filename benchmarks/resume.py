@@ -69,9 +69,7 @@ def main() -> None:
         _process(*told, "--output", str(whole), kill_after=None)
         seconds = json.loads((whole / "summary.json").read_text())["seconds"]
         steps = load_checkpoint(whole / "checkpoints" / "last.pt").step
-        print(
-            f"in one piece: {steps} steps in {seconds:.1f} s, {time.monotonic() - started:.1f} s with the start"
-        )
+        print(f"in one piece: {steps} steps in {seconds:.1f} s, {time.monotonic() - started:.1f} s in all")
         done, equal, runs = 0, 0, 0
         while done < kills:
             run = Path(work) / f"run{runs}"
