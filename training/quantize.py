@@ -19,6 +19,7 @@ from training.calibration import CalibrationBatches
 from training.errors import ExportError
 from training.graph import copy_metadata
 from training.graph_parts import around_max_pooling, float_nodes, pooling_and_head
+from training.rounding import round_weights
 from training.runtime import onnxruntime_module
 
 
@@ -39,7 +40,14 @@ X86 = Scheme(signed=False, float_bias=False)
 GPU = Scheme(signed=True, float_bias=True)
 
 
-def quantize(source: Path, target: Path, calibration_images: NDArray[np.uint8], scheme: Scheme) -> None:
+def quantize(
+    source: Path,
+    target: Path,
+    calibration_images: NDArray[np.uint8],
+    scheme: Scheme,
+    *,
+    careful: bool = False,
+) -> None:
     """Write the int8 twin of an exported graph.
 
     Args:
@@ -47,6 +55,8 @@ def quantize(source: Path, target: Path, calibration_images: NDArray[np.uint8], 
         target: the file to write; takes the source's metadata too.
         calibration_images: uint8 [count, height, width, 3], as the service would hand them to the graph.
         scheme: `X86` or `GPU`.
+        careful: round weights by `rounding.round_weights`, which takes longer and agrees better; else each
+            to the nearest.
 
     Raises:
         ExportError: there are no images, ONNX Runtime isn't installed or can't quantize the graph.
@@ -75,7 +85,11 @@ def quantize(source: Path, target: Path, calibration_images: NDArray[np.uint8], 
         try:
             # Symbolic shape inference fails on what torch.onnx exports, and nothing here needs it.
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
-            graph = onnx.load(prepared).graph
+            model = onnx.load(prepared)
+            exact = _exact(model.graph, scheme)
+            if careful:
+                round_weights(model, calibration_images, exact)
+                onnx.save(model, prepared)
             quantize_static(
                 prepared,
                 target,
@@ -84,7 +98,7 @@ def quantize(source: Path, target: Path, calibration_images: NDArray[np.uint8], 
                 per_channel=True,
                 activation_type=activations,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=_exact(graph, scheme),
+                nodes_to_exclude=exact,
                 # Entropy and percentile agree no better, for ten times the time.
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options=options,
