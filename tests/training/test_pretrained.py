@@ -54,7 +54,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 
     handler = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield Shelf(folder, f"http://127.0.0.1:{server.server_port}", asked)
         server.shutdown()

@@ -13,10 +13,11 @@ from service.preprocess import Preprocessing
 from tests.training.models.full_torch import needs_full_torch
 from tests.training.pictures import write_class_folders
 from training.cli import main
-from training.errors import MissingExtra, UnknownArchitecture
+from training.errors import MissingExtra, UnknownArchitecture, WeightsError
 from training.export import export_package
 from training.models import Classifier, architecture
 from training.models.classifier import GlobalAverage
+from training.pretrained import load_pretrained
 from training.weights import load_weights
 
 # A convolutional network of each kind of ending, and transformers.
@@ -183,6 +184,27 @@ def test_exports_with_parity(tmp_path: Path, name: str) -> None:
         std=design.std,
     )
     assert exported.agreement.top1_agreement == 1
+
+
+@needs_full_torch
+@pytest.mark.parametrize("name", ["torchvision:alexnet", "timm:xception"])
+def test_without_network_published_weights_say_where_to_put_their_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # nobody listens there
+    monkeypatch.delenv("no_proxy", raising=False)
+    file = architecture(name).published[0].file
+    with pytest.raises(WeightsError, match=rf"put it at {tmp_path}/hub/checkpoints/{file}"):
+        load_pretrained(architecture(name).build(3), name)
+
+
+@needs_full_torch
+def test_without_network_weights_on_the_hub_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    name = "timm:mobilenetv3_small_050"
+    with pytest.raises(WeightsError, match=r"timm/mobilenetv3_small_050.*\n.*HF_HOME.*--init-weights"):
+        load_pretrained(architecture(name).build(3), name)
 
 
 @pytest.mark.parametrize("name", ["timm:xception", "torchvision:vgg16"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.hub import HASH_REGEX
 
 from training.errors import MissingExtra, UnknownArchitecture, WeightsError
 from training.models.adapters.library_classifier import LibraryClassifier, as_maps
@@ -77,6 +78,8 @@ def timm_architecture(name: str) -> Architecture:
                 resize_size=resize,
                 interpolation=interpolation,
                 classes=config.num_classes,
+                # timm reads a file at a URL from torch.hub's cache; what is on the hub it downloads itself.
+                url="" if config.hf_hub_id or not HASH_REGEX.search(str(config.url)) else str(config.url),
                 fetch=partial(_fetch, name, config.hf_hub_id or str(config.url)),
             )
         )
