@@ -1,0 +1,101 @@
+"""The learning-rate finder, and the sheet of augmentations."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests.training.pictures import write_class_folders
+from training.cli import main
+from training.errors import SettingError
+from training.rate_finder import steepest
+
+TINY = (
+    "--arch",
+    "resnet20-cifar",
+    "--input-size",
+    "8",
+    "--resize-size",
+    "10",
+    "--batch-size",
+    "8",
+    "--threads",
+    "1",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_class_folders(tmp_path_factory.mktemp("data") / "lights", 12)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_finds_where_the_loss_falls_fastest() -> None:
+    rates = [10 ** (-5 + step / 10) for step in range(60)]
+    # Level, then falling between 1e-3 and 1e-2, then up.
+    losses = [2.0 - 0.1 * min(max(0, step - 20), 10) + 0.4 * max(0, step - 40) for step in range(60)]
+    assert 1e-3 <= steepest(rates, losses) <= 1e-2
+
+
+def test_a_loss_that_never_falls_is_said() -> None:
+    with pytest.raises(SettingError, match="the loss fell nowhere"):
+        steepest([10.0**-step for step in range(40)], [float(step) for step in range(40)])
+
+
+def test_suggests_a_rate_and_leaves_a_plot(data: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "rate.png"
+    result = run("find-lr", "--data", data, *TINY, "--workers", 0, "--steps", 40, "--output", plot)
+    assert result.exit_code == 0, result.output
+    found = re.search(r"falls fastest around ([\d.e-]+); the plot is", result.output)
+    assert found
+    # Three colours are learned at rates of about 0.01 to 1.
+    assert 1e-4 < float(found[1]) < 5
+    assert f"--learning-rate {found[1]}" in result.output
+    with Image.open(plot) as image:
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50  # something is drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--lowest", "1", "--highest", "0.1"],
+            "--lowest is 1 and --highest 0.1; expected 0 < lowest < highest",
+        ),
+        (["--output", "rate.txt"], "--output is rate.txt; expected a name that ends in .png"),
+        (["--output", "nowhere/rate.png"], "there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(data: Path, arguments: list[str], message: str) -> None:
+    result = run("find-lr", "--data", data, *TINY, "--workers", 0, *arguments)
+    assert result.exit_code != 0
+    assert message in result.output
+
+
+def test_the_sheet_has_a_row_for_each_augmentation(data: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    result = run(
+        *("augmentations", "--data", data, *TINY, "--rotation", 20, "--images", 4),
+        *("--no-mirror", "--output", sheet),
+    )
+    assert result.exit_code == 0, result.output
+    with Image.open(sheet) as image:
+        # 8 pixels, enlarged 12 times; the loader's, the run's, and twelve single rows.
+        assert image.size == (4 * 100 + 4, 14 * 114 + 4)
+        tiles = [image.crop((4, row * 114 + 14, 100, row * 114 + 110)).tobytes() for row in range(14)]
+    assert tiles[0] != tiles[1]
+    # Rotation is all that this run does, and has a row of its own; the other rows are the usual strengths.
+    assert tiles[1] == tiles[3]
+    assert len(set(tiles)) >= 12
+
+
+def test_both_want_data() -> None:
+    for command in ("find-lr", "augmentations"):
+        result = run(command)
+        assert result.exit_code == 2
+        assert "Missing option '--data'" in result.output
