@@ -36,6 +36,18 @@ def sigmoid(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
     return np.where(scaled >= 0, 1.0, small) / (1.0 + small)
 
 
+def reaching(logits: NDArray[np.float32], threshold: float, temperature: float = 1.0) -> NDArray[np.bool_]:
+    """Where the probability of a class that may hold with others is at least `threshold`.
+
+    Returns:
+        bool [images, classes].
+    """
+    reached = np.empty(logits.shape, np.bool_)
+    for rows in blocks(logits):
+        reached[rows] = sigmoid(logits[rows], temperature) >= threshold
+    return reached
+
+
 def nll(logits: NDArray[np.float32], targets: NDArray[np.integer], temperature: float = 1.0) -> float:
     """Mean negative log-likelihood of the truth, in nats.
 

@@ -17,7 +17,7 @@ from training.photo_crops import calibration_crops, evaluation_crops
 from training.report.card import model_card, report_on
 from training.run_model import load_run_model
 from training.run_splits import run_test_split, run_train_split
-from training.run_temperature import weights_digest
+from training.run_temperature import read_document, weights_digest
 from training.sources import source_name
 from training.whitening_fit import whiten, whitening_images
 
@@ -134,6 +134,7 @@ def export_run(
 
 def _temperature(run: Path, checkpoint: str, say: Callable[[str], None]) -> float:
     """That of the run; 1 where it has none and its val images are gone."""
+    read_document(run)  # one that is broken is to be mended, not passed over
     try:
         found = calibrate(run, checkpoint, "cpu")
     except (RunError, DataError) as error:

@@ -16,6 +16,7 @@ from training.evaluate.calibrate import calibrate, described
 from training.evaluate.data import run_pictures
 from training.evaluate.evaluation import evaluate
 from training.evaluate.run import RunTarget
+from training.run_export import _temperature
 from training.run_temperature import FILE, read_temperature, weights_digest
 from training.temperature import fit_temperature
 
@@ -118,3 +119,16 @@ def test_weights_of_other_names_shapes_or_values_have_another_digest() -> None:
         {"a": one["a"].bfloat16(), "n": one["n"]},
     ]
     assert len({weights_digest(weights) for weights in [one, *others]}) == 5
+
+
+def test_export_does_without_val_images_but_not_with_a_broken_file(noisy: Noisy, tmp_path: Path) -> None:
+    run = copied(noisy, tmp_path)
+    (run / FILE).unlink()
+    listed = json.loads((run / "splits.json").read_text())
+    (run / "splits.json").write_text(json.dumps(listed | {"val": ["gone/1.png"]}))
+    said: list[str] = []
+    assert _temperature(run, "best", said.append) == 1.0
+    assert said[0].startswith("temperature 1, for it can't be fitted: ")
+    (run / FILE).write_text("{")
+    with pytest.raises(RunError, match=r"temperature\.json: can't be read"):
+        _temperature(run, "best", said.append)

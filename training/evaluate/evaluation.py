@@ -1,6 +1,7 @@
 """What an evaluation comes to: one set of numbers, however the network was run."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from training.errors import DataError
 from training.evaluate.data import LabelledPictures, matched
 from training.evaluate.predictions import Advance, Predictions, gather
 from training.evaluate.target import Target
-from training.probabilities import nll, sigmoid
+from training.probabilities import nll, reaching
 from training.reliability import Reliability, reliability
 from training.scores import (
     ClassScores,
@@ -59,7 +60,7 @@ class Evaluation:
     before: Reliability | None = None
     after: Reliability | None = None
 
-    @property
+    @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """The class with the highest logit, int64 [answered]; of equal ones the first."""
         if self.predictions.logits is None:
@@ -142,7 +143,7 @@ def _scored(
     }
     matrix, confusions = None, []
     if targets.ndim == 2:
-        scores = class_scores(sigmoid(logits, temperature) >= threshold, targets, labels)
+        scores = class_scores(reaching(logits, threshold, temperature), targets, labels)
         numbers = _multi_label_numbers(logits, targets, scores) | {"threshold": threshold}
     else:
         predicted, before_own = logits.argmax(axis=1), ranks(logits, targets)

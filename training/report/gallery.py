@@ -12,7 +12,7 @@ from training.evaluate.evaluation import Evaluation
 from training.evaluate.local import LocalTarget
 from training.evaluate.run import RunTarget
 from training.evaluate.target import Target
-from training.probabilities import log_softmax, sigmoid
+from training.probabilities import blocks, log_softmax, sigmoid
 from training.report.gradcam import gradcam
 from training.report.neighbours import Neighbours
 from training.report.pictures import SIDE, overlaid, picture_uri
@@ -201,13 +201,19 @@ def _wrong(found: Evaluation) -> list[_Doubt]:
     logits, targets = found.predictions.logits, found.targets
     if logits is None:
         return []
-    if targets.ndim == 1:
-        rows = np.flatnonzero(found.predicted != targets)
-        said = found.predicted[rows]
-        sure = np.exp(log_softmax(logits[rows], found.temperature)).max(axis=1)
-    else:
-        # How far off each probability is; only classes that were said and don't hold can be looked for.
-        off = np.where(targets > 0, 0.0, sigmoid(logits, found.temperature))
-        rows = np.flatnonzero(off.max(axis=1) >= found.numbers["threshold"])
-        said, sure = off[rows].argmax(axis=1), off[rows].max(axis=1)
-    return [_Doubt(*values) for values in zip(rows.tolist(), said.tolist(), sure.tolist(), strict=True)]
+    doubts: list[_Doubt] = []
+    for rows in blocks(logits):
+        if targets.ndim == 1:
+            probabilities = np.exp(log_softmax(logits[rows], found.temperature))
+            said = found.predicted[rows]
+            wrong = np.flatnonzero(said != targets[rows])
+        else:
+            # Only classes that were said and don't hold can be looked for in a picture.
+            probabilities = np.where(targets[rows] > 0, 0.0, sigmoid(logits[rows], found.temperature))
+            said = probabilities.argmax(axis=1)
+            wrong = np.flatnonzero(probabilities.max(axis=1) >= found.numbers["threshold"])
+        doubts += [
+            _Doubt(rows.start + int(row), int(said[row]), float(probabilities[row, said[row]]))
+            for row in wrong
+        ]
+    return doubts
