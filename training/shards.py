@@ -10,6 +10,7 @@ an epoch and where a killed run resumes the same for every kind of data, and shu
 one of a buffer. Plain tar archives can be read at any place, so the index costs no copy of the data.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,9 @@ SHARD_SUFFIX = ".tar"
 # Names of the classes by number, one a line, beside the shards.
 CLASS_NAMES = ("classes.txt", "labels.txt")
 _LISTED = 5
+# A slip such as {0..9999999999} would take all memory.
+_MOST = 100_000
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 _PATTERN = re.compile(r"[{*?\[]")
 
 
@@ -136,6 +140,10 @@ def _expanded(pattern: str) -> list[Path]:
     # What WebDataset itself expands its patterns with.
     from braceexpand import braceexpand
 
+    # The library writes a range out before it gives the first of it.
+    ranges = [abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(pattern)]
+    if math.prod(ranges) > _MOST:
+        raise DataError(f"data is {pattern!r}, which names more than {_MOST:,} shards; expected fewer")
     try:
         names = [Path(name) for name in braceexpand(pattern)]
     except ValueError as error:

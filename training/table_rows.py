@@ -68,6 +68,8 @@ def read_table(file: Path) -> Table:
     """
     if not file.is_file():
         raise DataError(f"{file} is no regular file; expected a .csv or .parquet table")
+    # Of a link the folder that the table really lies in, as the run will record it.
+    folder = file.resolve().parent
     reader = _Parquet(file) if file.suffix.lower() == ".parquet" else _Csv(file)
     try:
         columns = reader.columns()
@@ -82,16 +84,21 @@ def read_table(file: Path) -> Table:
                 # A million rows needn't keep a million copies of the same few texts.
                 labels = interned.setdefault(labels, labels)
             path = row.path()
-            rows.append(Row(number, file.parent / path, image_name(path, file.parent), labels, row.part()))
+            rows.append(Row(number, folder / path, image_name(path, folder), labels, row.part()))
     except OSError as error:
         raise DataError(f"{file}: can't be read: {error.strerror or error}") from error
     return Table(file, columns, task, rows)
 
 
 def image_name(path: str, folder: Path) -> str:
-    """What a cell's path is called: relative to the table's folder where it lies in it, with slashes."""
-    if posixpath.isabs(path) and Path(path).is_relative_to(folder.absolute()):
-        path = Path(path).relative_to(folder.absolute()).as_posix()
+    """What a cell's path is called: relative to the table's folder where it lies in it, with slashes.
+
+    Args:
+        path: as in the cell.
+        folder: absolute.
+    """
+    if posixpath.isabs(path) and Path(path).is_relative_to(folder):
+        path = Path(path).relative_to(folder).as_posix()
     return posixpath.normpath(path)
 
 

@@ -130,6 +130,7 @@ def test_missing_shards_are_named(images: tuple[Path, Rows], tmp_path: Path) -> 
     assert "a-001010.tar and 6 more" in refusal(f"{folder}/a-{{001006..001016}}.tar")
     assert "with braces that don't match" in refusal(f"{folder}/a-{{001..004.tar")
     assert refusal(f"{folder}/nothing.tar").startswith("shards are missing: ")
+    assert "names more than 100,000 shards" in refusal(f"{folder}/a-{{0..99999999}}.tar")
 
 
 @pytest.mark.parametrize(

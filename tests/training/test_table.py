@@ -80,6 +80,14 @@ def test_files_elsewhere_are_named_in_full(tmp_path: Path) -> None:
     assert sizes(dataset) == [6, 3, 3]
 
 
+def test_a_link_to_a_table_is_the_table(kept: tuple[Path, list[list[str]]], tmp_path: Path) -> None:
+    root, rows = kept
+    (tmp_path / "link.csv").symlink_to(write_csv(root / "linked.csv", ["path", "label"], rows))
+    assert set(paths(open_dataset(str(tmp_path / "link.csv")).train)) <= {
+        str(root / path) for path, _ in rows
+    }
+
+
 def test_parts_are_taken_as_given_by_any_of_their_names(kept: tuple[Path, list[list[str]]]) -> None:
     root, rows = kept
     names = ["Training", "VALID", "testing", "train"]
