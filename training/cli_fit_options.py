@@ -216,7 +216,7 @@ learning_options = together(
         "--loss-settings",
         default="",
         metavar="NAME=NUMBER,…",
-        help="Of the loss, instead of its paper's: arcface margin_degrees=28.6,scale=64; subcenter-arcface "
+        help="Of the loss, instead of its authors': arcface margin_degrees=28.6,scale=64; subcenter-arcface "
         "sub_centers=3 too; proxy-anchor margin=0.1,alpha=32; multi-similarity alpha=2,beta=50,base=0.5,"
         "epsilon=0.1; triplet margin=0.2.",
     ),

@@ -100,7 +100,7 @@ class EmbeddingConfig:
         pooling: 'avg' or 'gem'; see `models.heads`.
         projection: width of the embedding; 0 leaves the pooled features as they are.
         loss: 'cross-entropy', 'binary-cross-entropy', or one of `losses`.
-        loss_settings: of it, as `losses.loss_settings` reads them; what isn't there is as in its paper.
+        loss_settings: of it, as `losses.loss_settings` reads them; else its authors'.
     """
 
     pooling: str = "avg"

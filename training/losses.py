@@ -43,7 +43,7 @@ def make_objective(
         task: "single_label" or "multi_label".
         class_disjoint: whether val and test hold other classes than train: then classification, too, is
             scored by retrieval.
-        settings: of a metric loss, by the names of its class below; what isn't given is as in its paper.
+        settings: of a metric loss, by the names of its class's `defaults`, which hold for what isn't given.
 
     Raises:
         SettingError: the name or a setting isn't known, or the loss doesn't suit the task.

@@ -26,7 +26,7 @@ class MetricLearning(Objective):
         settings: by name, all of `defaults`.
 
     Attributes:
-        defaults: the settings there are, with the values of the loss's paper.
+        defaults: the settings there are, with the values of the loss's authors.
         images_per_class: how many images of each of its classes a batch should have at least (see
             `class_batches.py`); None where any batch will do.
     """
@@ -131,7 +131,8 @@ class ProxyAnchor(MetricLearning):
 class MultiSimilarity(MetricLearning):
     """Pairs weighted by how they compare with others, the informative ones only.
 
-    Wang et al. 2019 (arXiv:1904.06627): alpha 2, beta 50, base 1 with λ; the library's 0.5, its miner's 0.1.
+    Wang et al. 2019 (arXiv:1904.06627): alpha 2, beta 50, epsilon 0.1. Their λ, `base` here, is 1 in the
+    paper, and 0.5 in the code that they published and in the library.
     """
 
     defaults = {"alpha": 2.0, "beta": 50.0, "base": 0.5, "epsilon": 0.1}  # noqa: RUF012 - never changed

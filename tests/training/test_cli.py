@@ -20,6 +20,7 @@ def without(modules: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--help"], "Train a classifier, or an embedding for retrieval."),
         (["fit", "--help"], "--arch"),
         (["export", "-h"], "--weights"),
+        (["probe", "--help"], "--feature-cache"),
     ],
     ids=str,
 )

@@ -92,6 +92,17 @@ def test_proxies_are_parameters_and_stay_float32_under_autocast(name: str) -> No
     assert again.state_dict().keys() == loss.state_dict().keys()
 
 
+@pytest.mark.parametrize("name", METRIC_LOSSES)
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]], ids=["no pair", "no stranger"])
+def test_a_batch_without_pairs_or_strangers_does_no_harm(name: str, labels: list[int]) -> None:
+    model, loss = network(), objective(name)
+    step = loss(model, batch()[0][:3], torch.tensor(labels))
+    step.loss.backward()
+    assert torch.isfinite(step.loss)
+    for parameter in [*model.parameters(), *loss.parameters()]:
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+
+
 @pytest.mark.parametrize("name", ["arcface", "subcenter-arcface"])
 def test_an_embedding_on_its_centre_has_a_finite_gradient(name: str) -> None:
     loss = objective(name)
