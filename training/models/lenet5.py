@@ -102,8 +102,12 @@ def squashed(x: Tensor) -> Tensor:
 
 
 def _initialize(layer: nn.Conv2d | nn.Linear) -> None:
-    """Uniform within ±2.4 ÷ the number of inputs (appendix A)."""
-    bound = 2.4 / math.prod(layer.weight.shape[1:])
+    """Deviation 1 / √(number of inputs), which with this tanh keeps the signal's size.
+
+    LeCun et al. 1998, "Efficient BackProp", section 4.6. LeNet-5's own ±2.4 ÷ (number of inputs) shrinks
+    it layer by layer, which only the paper's second-order steps make up for.
+    """
+    bound = math.sqrt(3 / math.prod(layer.weight.shape[1:]))
     nn.init.uniform_(layer.weight, -bound, bound)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
