@@ -109,25 +109,31 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def _process(*arguments: str, kill_after: float | None) -> bool:
     """`fovea-train fit` to its end, or killed so many seconds after training began; whether it was killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "training", "fit", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if kill_after is not None and "; into " in line:
-                time.sleep(kill_after)
-                process.kill()
-                break
-        process.stdout.read()
-    finally:
-        process.stdout.close()
-        status = process.wait()
-    if status not in (0, -9):
-        raise SystemExit(f"fovea-train fit {' '.join(arguments)} ended with status {status}")
+    # Loaders complain when their process is gone; that is shown only where nobody killed it.
+    with tempfile.TemporaryFile("w+") as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "training", "fit", *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if kill_after is not None and "; into " in line:
+                    time.sleep(kill_after)
+                    process.kill()
+                    break
+            process.stdout.read()
+        finally:
+            process.stdout.close()
+            status = process.wait()
+        if status not in (0, -9):
+            complaints.seek(0)
+            raise SystemExit(
+                f"fovea-train fit {' '.join(arguments)} ended with status {status}: {complaints.read()}"
+            )
     return status == -9
 
 
