@@ -5,7 +5,8 @@
 A run of `fovea-train fit` with everything that draws at random or carries over from step to step (workers,
 mixup, cutmix, kornia's operations, dropout, accumulation, LAMB, an average of the weights, bfloat16, early
 stopping) is made once in one piece. Then the same run is started again and again, killed (SIGKILL) a random
-time after its training began, and gone on with by --resume, until as many kills as asked for have hit.
+number of steps after it began or went on, at a random moment of the step, and gone on with by --resume, until
+as many kills as asked for have hit.
 Compared are the tensors of best.pt and last.pt (weights, average, optimizer), metrics.jsonl and summary.json,
 but for what depends on the clock.
 """
@@ -66,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         whole = Path(work) / "whole"
         started = time.monotonic()
-        _process(*told, "--output", str(whole), kill_after=None)
+        _process(whole, *told, "--output", str(whole), kill_after=None)
         seconds = json.loads((whole / "summary.json").read_text())["seconds"]
         steps = load_checkpoint(whole / "checkpoints" / "last.pt").step
         print(f"in one piece: {steps} steps in {seconds:.1f} s, {time.monotonic() - started:.1f} s in all")
@@ -77,10 +78,10 @@ def main() -> None:
             arguments: tuple[str, ...] = (*told, "--output", str(run))
             while not (run / "summary.json").exists():
                 # Several kills a run, at any moment of it; after the last one it goes to its end.
-                after = draw.uniform(0, seconds / 3) if done < kills else None
-                if _process(*arguments, kill_after=after):
+                moment = (draw.randrange(steps // 3), draw.uniform(0, 2 * seconds / steps))
+                if _process(run, *arguments, kill_after=moment if done < kills else None):
                     done += 1
-                    print(f"run {runs}, kill {done}: {_reached(run)}", flush=True)
+                    print(f"run {runs}, kill {done}: goes on after step {_step(run)}", flush=True)
                 if (run / "config.toml").exists():
                     arguments = ("--resume", str(run))
             same = differences(run, whole)
@@ -107,8 +108,9 @@ def differences(run: Path, whole: Path) -> list[str]:
     return found
 
 
-def _process(*arguments: str, kill_after: float | None) -> bool:
-    """`fovea-train fit` to its end, or killed so many seconds after training began; whether it was killed."""
+def _process(run: Path, *arguments: str, kill_after: tuple[int, float] | None) -> bool:
+    """`fovea-train fit` to its end, or killed behind so many steps and seconds; whether it was killed."""
+    goal = _step(run) + kill_after[0] if kill_after else 0
     # Loaders complain when their process is gone; that is shown only where nobody killed it.
     with tempfile.TemporaryFile("w+") as complaints:
         process = subprocess.Popen(
@@ -121,8 +123,10 @@ def _process(*arguments: str, kill_after: float | None) -> bool:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if kill_after is not None and "; into " in line:
-                    time.sleep(kill_after)
+                if kill_after and "; into " in line:
+                    while process.poll() is None and _step(run) < goal:
+                        time.sleep(0.02)
+                    time.sleep(kill_after[1])
                     process.kill()
                     break
             process.stdout.read()
@@ -137,9 +141,10 @@ def _process(*arguments: str, kill_after: float | None) -> bool:
     return status == -9
 
 
-def _reached(run: Path) -> str:
+def _step(run: Path) -> int:
+    """The one behind which a run can go on; 0 where it begins anew."""
     last = run / "checkpoints" / "last.pt"
-    return f"goes on after step {load_checkpoint(last).step}" if last.exists() else "begins anew"
+    return load_checkpoint(last).step if last.exists() else 0
 
 
 def _untimed(path: Path) -> list[dict[str, Any]]:

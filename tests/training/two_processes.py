@@ -22,7 +22,8 @@ def learn(work: Path, told: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         go_on(engine, *arguments)
 
-    Engine._learn = dying  # type: ignore[method-assign]  # this process won't need it again
+    # This process won't need the other one again.
+    Engine._learn = dying  # type: ignore[method-assign, assignment]  # mypy minds both
     fit(FitOptions(**told, output=work / "killed"), print)
 
 
