@@ -267,6 +267,26 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_probe_that_was_stopped_goes_on_where_it_was(
+    probed: Probed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "_IMAGES_PER_FILE", 16)
+    seen: list[int] = []
+
+    def stopped_in_the_second_file(model: Any, normalization: Any, batches: Any, *rest: Any) -> Any:
+        seen.append(len(batches.split))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return embed(model, normalization, batches, *rest)
+
+    monkeypatch.setattr(features_module, "embed", stopped_in_the_second_file)
+    probe(probed, tmp_path / "run", "--feature-cache", tmp_path / "cache")
+    assert seen == [16, 16]
+    assert probe(probed, tmp_path / "run", "--feature-cache", tmp_path / "cache").exit_code == 0
+    # A sample of the first file, then the rest: 42 - 16 of train, val, test.
+    assert seen[2:] == [8, 16, 10, 9, 9]
+
+
 def test_a_probe_that_stops_leaves_no_empty_run(
     probed: Probed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
