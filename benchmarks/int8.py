@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import resnet50
-from benchmarks.archive import unpack
+from benchmarks import cifar10, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import describe
 from service.image import decode_picture
@@ -36,7 +35,6 @@ PRECISIONS = ("fp32", "int8")
 BATCH_SIZE = 8
 SPEED_BAR, LOST_POINTS_BAR = 2.5, 0.5
 TEST_IMAGES = 10_000
-_ARCHIVE = resnet50.PHOTOS.parent / "cifar10-jpeg75.tar.xz"
 _SCORING_BATCH = 64
 
 
@@ -54,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--cifar",
         type=Path,
-        default=_ARCHIVE,
+        default=cifar10.ARCHIVE,
         help="archive of test/<class>/*.jpg, or a folder with that in it (default: %(default)s)",
     )
     options = parser.parse_args()
@@ -102,7 +100,7 @@ def _speed(options: argparse.Namespace) -> Figure:
 
 def _accuracy(options: argparse.Namespace) -> Figure:
     manifest = read_manifest(options.cifar_package.resolve())
-    folder = options.cifar if options.cifar.is_dir() else unpack(options.cifar, resnet50.WORK / "cifar10")
+    folder = cifar10.pictures(options.cifar, resnet50.WORK)
     paths, labels = _test_images(folder, manifest)
     if options.quick:
         paths, labels = paths[::100], labels[::100]

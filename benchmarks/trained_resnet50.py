@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.archive import unpack
+from benchmarks import cifar10
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import describe
 from benchmarks.resnet50_training import SERVED, read_split, score, train
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=root / "benchmarks" / "work", help="(%(default)s)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    data = unpack(options.data, options.output / "cifar10")
+    data = cifar10.pictures(options.data, options.output)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 
     folder = package(data, options.output, options.minutes)
@@ -144,7 +144,7 @@ def _figures(measured: dict[str, Agreement], metrics: dict[str, Any]) -> list[Fi
             continue
         lost = (numbers.reference_top1_accuracy or 0) - (numbers.top1_accuracy or 0)
         figures += [
-            Figure(f"resnet50_{name}_top1_agreement", numbers.top1_agreement, gate.top1_agreement),
+            Figure(f"resnet50_{name}_top1_agreement", numbers.top1_agreement or 0, gate.top1_agreement),
             Figure(f"resnet50_{name}_embedding_cosine", numbers.embedding_cosine, gate.embedding_cosine),
             Figure(f"resnet50_{name}_accuracy_lost", lost, MAX_ACCURACY_LOSS, at_most=True),
         ]
