@@ -164,7 +164,9 @@ def _check_kinds(weights: dict[str, Tensor], expected: dict[str, Tensor], source
             kind = "has a shape but no values (a tensor on the meta device)"
         elif value.layout != torch.strided or value.is_nested:
             kind = f"is {'nested' if value.is_nested else str(value.layout).removeprefix('torch.')}"
-        elif not value.is_floating_point() and not (_is_integer(value) and name in integers):
+        elif not value.is_floating_point() and not (
+            _is_integer(value) and (name in integers or name.endswith("num_batches_tracked"))
+        ):
             kind = f"is {str(value.dtype).removeprefix('torch.')}"
         else:
             continue
