@@ -304,3 +304,49 @@ def test_an_image_that_goes_away_meanwhile_stops_the_run_with_a_message(
     result = fit("--data", data, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert re.search(r"the run in .*run was stopped: .*red/\d+\.\w+: No such file", result.output)
+
+
+def test_a_run_from_before_new_options_is_read_and_exported(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "old"
+    shutil.copytree(trained.run, run)
+    document = tomllib.loads((run / "config.toml").read_text())
+    sections = {
+        "run": ("command", "created", "commit", "seed", "threads", "workers", "device"),
+        "data": ("source", "splits", "train_images", "val_images", "test_images", "skip_broken", "labels"),
+        "model": ("architecture", "init_weights"),
+        "preprocessing": tuple(document["preprocessing"]),
+        "normalization": ("mean", "std"),
+        "augmentation": ("crop", "mirror"),
+        "optimization": (
+            *("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "warmup_epochs"),
+            "label_smoothing",
+        ),
+    }
+    lines = []
+    for section, names in sections.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {json.dumps(document[section][name])}" for name in names]
+    (run / "config.toml").write_text("\n".join(lines) + "\n")
+    for name in ("best.pt", "last.pt"):
+        saved = load_checkpoint(run / "checkpoints" / name)
+        old = {"model": saved.model, "optimizer": {}, "scheduler": {}, "epoch": saved.epoch}
+        scores = {"val_accuracy": saved.val_accuracy, "val_loss": saved.val_loss}
+        torch.save(old | scores, run / "checkpoints" / name)
+    config = read_config(run)
+    assert (config.optimization.optimizer, config.embedding.loss) == ("sgd", "cross-entropy")
+    assert load_checkpoint(run / "checkpoints" / "best.pt").val_accuracy == pytest.approx(
+        load_checkpoint(trained.run / "checkpoints" / "best.pt").val_accuracy
+    )
+    exported = CliRunner().invoke(
+        main, ["export", "--run", str(run), "--model-repository", str(tmp_path / "models")]
+    )
+    assert exported.exit_code == 0, exported.output
+    resumed = CliRunner().invoke(main, ["fit", "--resume", str(run)])
+    assert resumed.exit_code == 1
+    assert "was made by a version whose runs can't be resumed" in resumed.output
+
+
+def test_data_or_a_run_is_wanted() -> None:
+    result = CliRunner().invoke(main, ["fit"])
+    assert result.exit_code == 2
+    assert "Missing option '--data' (or '--resume')" in result.output

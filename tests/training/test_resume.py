@@ -215,6 +215,29 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     assert_same(run, whole)
 
 
+def test_sigterm_ends_the_command_as_a_signal_would(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stopped(whole, tmp_path)
+    (run / "checkpoints" / "last.pt").unlink()  # it begins anew
+    take = Engine._take_step
+
+    def interrupted(engine: Engine) -> None:
+        take(engine)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_take_step", interrupted)
+        result = resumed(run)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert (
+        f"stopped after step 1, in epoch 1 of 3; to go on from there: fovea-train fit --resume {run}"
+        in result.output
+    )
+    assert resumed(run).exit_code == 0
+    assert_same(run, whole)
+
+
 def test_kill_9_of_a_real_process(data: Path, tmp_path: Path) -> None:
     told: dict[str, Any] = {
         "arch": "resnet20-cifar", "input_size": 8, "resize_size": 10, "epochs": 12, "batch_size": 8,
