@@ -4,8 +4,8 @@
 
 Speed: ResNet-50 at 224 × 224, batches of 8, one thread on one core, the service's own sessions of both
 precisions in turns, so that a noisy neighbour hits both; the median of the rounds' ratios of processor time,
-which doesn't count while others have the core. Weights don't
-change it: where no ResNet-50 is trained, random ones do, calibrated on the photographs.
+which doesn't count while others have the core. Weights don't change it: where no ResNet-50 is trained, random
+ones do, calibrated on the photographs.
 
 Accuracy: a ResNet-20 trained on CIFAR-10 (recompressed as JPEG), both precisions of its package on all 10,000
 test images, prepared as the service prepares them. Train and export it with
@@ -94,9 +94,8 @@ def _speed(options: argparse.Namespace) -> Figure:
             seconds[precision].append(time.process_time() - started)
     ratios = [slow / fast for slow, fast in zip(seconds["fp32"], seconds["int8"], strict=True)]
     for precision, taken in seconds.items():
-        print(
-            f"{precision}: {batches * len(batch) / statistics.median(taken):.1f} images a second of processor time (median)"
-        )
+        rate = batches * len(batch) / statistics.median(taken)
+        print(f"{precision}: {rate:.1f} images a second of processor time (median)")
     quartiles = np.percentile(ratios, [0, 25, 50, 75, 100])
     print(f"int8 over fp32, {rounds} rounds: {', '.join(f'{value:.2f}' for value in quartiles)} (quartiles)")
     print(package.describe())
