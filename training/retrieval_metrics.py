@@ -16,8 +16,9 @@ from torch import Tensor
 from training.errors import DataError
 
 RECALL_AT = (1, 5, 10)
-# Similarities held at once: 64 MiB of float32, and a few times that while they are sorted.
-_BLOCK_ELEMENTS = 1 << 24
+# Similarities held at once, 4 MiB of float32; but 16 queries at least, or products become slow.
+_BLOCK_ELEMENTS = 1 << 20
+_LEAST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def retrieval_scores(
     embeddings: Tensor,
     labels: Tensor,
     recall_at: Sequence[int] = RECALL_AT,
-    block_elements: int = _BLOCK_ELEMENTS,
+    block_elements: int | None = None,
 ) -> RetrievalScores:
     """Search every image among all the others.
 
@@ -55,7 +56,8 @@ def retrieval_scores(
         embeddings: float [count, dimension], of any length; compared by cosine, where they lie.
         labels: int64 [count].
         recall_at: the k of each recall, at least 1.
-        block_elements: similarities held at once; bounds the memory, not the result.
+        block_elements: similarities held at once; None for 4 MiB of them, or 16 rows where those are more.
+            Bounds the memory (15,000 images of 5 classes take 60 MB), not the result.
 
     Raises:
         DataError: no class has two images, or an embedding isn't finite.
@@ -67,14 +69,17 @@ def retrieval_scores(
     unit = torch.nn.functional.normalize(embeddings[order].float(), dim=1)
     ends = [*((labels.diff() != 0).nonzero().flatten() + 1).tolist(), len(labels)]
     classes = [Slice(start, end) for start, end in itertools.pairwise([0, *ends]) if end - start > 1]
-    rows = max(1, block_elements // len(unit))
+    rows = max(_LEAST_ROWS, _BLOCK_ELEMENTS // len(unit))
+    if block_elements is not None:
+        rows = max(1, block_elements // len(unit))
     first, precision = [], []
     for block in _blocks(classes, rows):
         for ranks in _ranks(unit, block, max(recall_at)):
             relevant = ranks.shape[1]
             right = torch.arange(1, relevant + 1, device=unit.device, dtype=torch.float64)
             precision.append(torch.where(ranks <= relevant, right / ranks, 0.0).sum(dim=1) / relevant)
-            first.append(ranks[:, 0])
+            # A copy: a view would keep all the other places too.
+            first.append(ranks[:, 0].clone())
     if not first:
         raise DataError(
             f"none of the {len(labels)} images to retrieve has another one of its class; expected classes of "

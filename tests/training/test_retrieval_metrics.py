@@ -27,8 +27,8 @@ def by_hand(embeddings: NDArray[np.float64], labels: NDArray[np.int64], k: int) 
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("block_elements", [1, 137, 1 << 24])
-def test_the_scores_are_those_of_the_definition(seed: int, block_elements: int) -> None:
+@pytest.mark.parametrize("block_elements", [1, 137, None])
+def test_the_scores_are_those_of_the_definition(seed: int, block_elements: int | None) -> None:
     random = np.random.default_rng(seed)
     labels = random.integers(0, 7, 60)
     labels[-1] = 99  # alone: searched, but never a query
