@@ -58,7 +58,7 @@ def main() -> None:
     )
     add_options(parser)
     parser.add_argument("--holdout-classes", type=int, default=5, help="the last so many are retrieved")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--projection", type=int, default=64, help="dimensions of the embedding")

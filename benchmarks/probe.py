@@ -29,7 +29,7 @@ from training.run_folder import Summary
 from training.train import fit
 
 # The probe must be worth it: this many times as fast as fine-tuning when cold, and when warm.
-COLD_BAR, WARM_BAR = 4.0, 40.0
+COLD_BAR, WARM_BAR = 2.0, 20.0
 
 
 def main() -> None:
