@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.calibration import CalibrationBatches
 from training.errors import ExportError
 from training.graph import copy_metadata
-from training.graph_parts import around_max_pooling, float_nodes, pooling_and_head
+from training.graph_parts import around_max_pooling, first_layers, float_nodes, pooling_and_head
 from training.rounding import round_weights
 from training.runtime import onnxruntime_module
 
@@ -36,6 +36,8 @@ class Scheme(NamedTuple):
     float_bias: bool
 
 
+# Of networks with more, when they are quantized with care for GPUs.
+_FIRST_LAYERS = 6
 X86 = Scheme(signed=False, float_bias=False)
 GPU = Scheme(signed=True, float_bias=True)
 
@@ -56,7 +58,8 @@ def quantize(
         calibration_images: uint8 [count, height, width, 3], as the service would hand them to the graph.
         scheme: `X86` or `GPU`.
         careful: round weights by `rounding.round_weights`, which takes longer and agrees better; else each
-            to the nearest.
+            to the nearest. For GPUs the first layers stay float32 then, too: numbers around zero have only
+            half of their levels for what is never negative.
 
     Raises:
         ExportError: there are no images, ONNX Runtime isn't installed or can't quantize the graph.
@@ -87,6 +90,8 @@ def quantize(
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             model = onnx.load(prepared)
             exact = _exact(model.graph, scheme)
+            if careful and scheme.signed:
+                exact += first_layers(model.graph, _FIRST_LAYERS)
             if careful:
                 round_weights(model, calibration_images, exact)
                 onnx.save(model, prepared)

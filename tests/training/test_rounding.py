@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from training.quantize import X86, quantize
+from training.quantize import GPU, X86, Scheme, quantize
 from training.rounding import on_grid, round_weights
 from training.runtime import cpu_outputs
 
@@ -120,6 +120,28 @@ def test_a_convolutions_outputs_stay_nearer(
         logits, _ = cpu_outputs(tmp_path / "rounded.onnx", images[20:], 8)
         errors.append(np.abs(logits - reference).mean())
     assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(("scheme", "left"), [(X86, 0), (GPU, 6)])
+def test_with_care_a_gpus_first_layers_stay_float32(tmp_path: Path, scheme: Scheme, left: int) -> None:
+    model = graph(groups=1, stride=1, pads=[1, 1, 1, 1])
+    draw = np.random.default_rng(9)
+    for number in range(6):
+        weight = draw.normal(0, 0.1, (8, 8, 1, 1)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, f"w{number}"))
+        given = "maps" if number == 0 else f"deep{number - 1}"
+        node = helper.make_node(
+            "Conv", [given, f"w{number}"], [f"deep{number}"], f"deep{number}", kernel_shape=[1, 1]
+        )
+        model.graph.node.insert(4 + number, node)
+    model.graph.node[10].input[0] = "deep5"
+    onnx.save(model, tmp_path / "model.onnx")
+    images = draw.integers(0, 256, (8, 12, 12, 3)).astype(np.uint8)
+    quantize(tmp_path / "model.onnx", tmp_path / "q.onnx", images, scheme, careful=True)
+    made = onnx.load(tmp_path / "q.onnx").graph
+    producer = {output: node.op_type for node in made.node for output in node.output}
+    weights = [producer.get(node.input[1], "") for node in made.node if node.op_type == "Conv"]
+    assert weights == [""] * left + ["DequantizeLinear"] * (8 - left)
 
 
 def test_quantizing_with_care_keeps_what_was_rounded(tmp_path: Path) -> None:
