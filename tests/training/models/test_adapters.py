@@ -13,7 +13,7 @@ from service.preprocess import Preprocessing
 from tests.training.models.full_torch import needs_full_torch
 from tests.training.pictures import write_class_folders
 from training.cli import main
-from training.errors import MissingExtra, UnknownArchitecture, WeightsError
+from training.errors import MissingExtra, SettingError, UnknownArchitecture, WeightsError
 from training.export import export_package
 from training.models import Classifier, architecture
 from training.models.classifier import GlobalAverage
@@ -107,6 +107,23 @@ def test_a_plain_mean_can_be_exchanged(name: str) -> None:
 class Maximum(torch.nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return maps.amax(dim=(2, 3))
+
+
+@needs_full_torch
+@pytest.mark.parametrize("name", ["torchvision:swin_t", "timm:swin_tiny_patch4_window7_224", "timm:resnet18"])
+def test_feature_maps_can_be_pooled_by_themselves(name: str) -> None:
+    model = architecture(name).build(5).eval()
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.allclose(model.pool(model.feature_maps(x)), model.features(x), atol=1e-5)
+
+
+@needs_full_torch
+@pytest.mark.parametrize("name", ["torchvision:vit_b_32", "timm:vit_tiny_patch16_224"])
+def test_what_is_pooled_by_a_token_says_so(name: str) -> None:
+    model = architecture(name).build(5).eval()
+    with torch.inference_mode(), pytest.raises(SettingError, match=r"token.* which .*feature maps lack"):
+        model.pool(model.feature_maps(torch.zeros(1, 3, 224, 224)))
 
 
 @needs_full_torch

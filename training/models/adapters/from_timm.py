@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.hub import HASH_REGEX
 
-from training.errors import MissingExtra, UnknownArchitecture, WeightsError
+from training.errors import MissingExtra, SettingError, UnknownArchitecture, WeightsError
 from training.models.adapters.library_classifier import LibraryClassifier, as_maps
 from training.models.architecture import Architecture, Channels, Published
 
@@ -101,6 +101,17 @@ def _channels(values: tuple[float, ...]) -> Channels:
 
 
 def _pooled(network: Any, output: Tensor) -> Tensor:
+    """timm's pooling of its own trunk's output, or of what `feature_maps` made of that."""
+    prefix = getattr(network, "num_prefix_tokens", None)
+    if prefix is not None and output.ndim == 4:
+        if prefix:
+            raise SettingError(
+                f"{type(network).__name__} pools by tokens that aren't places of the picture, which its "
+                "feature maps lack; expected a network that pools its feature maps"
+            )
+        output = output.flatten(2).transpose(1, 2)
+    elif getattr(network, "output_fmt", "NCHW") == "NHWC" and output.shape[1] == network.num_features:
+        output = output.permute(0, 2, 3, 1)
     pooled: Tensor = network.forward_head(output, pre_logits=True)
     return pooled
 

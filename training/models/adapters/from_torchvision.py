@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
 from torch import Tensor, nn
 
-from training.errors import MissingExtra, UnknownArchitecture
+from training.errors import MissingExtra, SettingError, UnknownArchitecture
 from training.models.adapters.library_classifier import LibraryClassifier, as_maps
 from training.models.architecture import Architecture, Channels, Published
 
@@ -181,8 +181,13 @@ def _opened(network: nn.Module, name: str) -> list[str]:
 
 def _pooled(network: nn.Module, rest: tuple[str, ...], output: Tensor) -> Tensor:
     """From the trunk's output to what the head gets."""
-    if output.ndim == 3:
-        return output[:, 0]  # the class token's
+    if hasattr(network, "class_token"):
+        if output.ndim != 3:
+            raise SettingError(
+                f"{type(network).__name__} pools by its class token, which feature maps lack; expected a "
+                "network that pools its feature maps"
+            )
+        return output[:, 0]
     pools = any(isinstance(network.get_submodule(name), nn.AdaptiveAvgPool2d) for name in rest)
     x = output if pools else output.mean(dim=(2, 3))
     for name in rest:
