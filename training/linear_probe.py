@@ -4,15 +4,18 @@ Linear probing as Radford et al. 2021 (arXiv:2103.00020, appendix A.3) do it: fu
 penalty from a logarithmic sweep scored on the validation split.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
 from torch import Tensor
 
 from training.errors import TrainingDiverged
 from training.metrics import Tally
+from training.scores import mean_average_precision
 
 # Half powers of ten, from what hardly lets a weight grow to what hardly holds it back.
 WEIGHT_DECAYS = tuple(10.0 ** (power / 2) for power in range(2, -13, -1))
@@ -177,10 +180,5 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
         tally = Tally()
         tally.add(logits, labels, loss)
         return {"loss": loss, "accuracy": tally.accuracy(), "top5_accuracy": tally.accuracy(5)}
-    # Slow to import, and only several labels need it.
-    from sklearn.metrics import average_precision_score
-
-    truth, ranked_by = labels.cpu().numpy(), logits.cpu().numpy()
-    ranked = [i for i in range(truth.shape[1]) if 0 < truth[:, i].sum() < len(truth)]
-    found = [float(average_precision_score(truth[:, i], ranked_by[:, i])) for i in ranked]
-    return {"loss": loss} | ({"mean_average_precision": sum(found) / len(found)} if found else {})
+    found = mean_average_precision(logits.cpu().numpy(), labels.cpu().numpy().astype(np.uint8))
+    return {"loss": loss} | ({} if math.isnan(found) else {"mean_average_precision": found})

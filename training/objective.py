@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from training.data import Batches
 from training.metrics import Tally
 from training.models import Classifier
+from training.scores import mean_average_precision
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,6 @@ def average_precisions(
 
     Classes without a positive or without a negative image have none. Holds the logits of the whole split.
     """
-    # Slow to import, and only this needs it.
-    from sklearn.metrics import average_precision_score
-
     model.eval()
     kept: list[Tensor] = []
     expected: list[Tensor] = []
@@ -204,12 +203,9 @@ def average_precisions(
         kept.append(model(normalization(pixels.to(device, non_blocking=True))).float().cpu())
         expected.append(targets.float())
     logits, truth = torch.cat(kept), torch.cat(expected)
-    positives = truth.sum(dim=0)
-    ranked = ((positives > 0) & (positives < len(truth))).nonzero()[:, 0].tolist()
-    scores = [float(average_precision_score(truth[:, i].numpy(), logits[:, i].numpy())) for i in ranked]
     return {
         "loss": float(F.binary_cross_entropy_with_logits(logits, truth)),
-        "mean_average_precision": sum(scores) / len(scores) if scores else float("nan"),
+        "mean_average_precision": mean_average_precision(logits.numpy(), truth.numpy().astype(np.uint8)),
     }
 
 

@@ -123,19 +123,28 @@ def most_confused(
 
 
 def average_precisions(logits: NDArray[np.float32], targets: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Of each class that may hold with others, float64 [classes]; nan where no image has it.
+    """Of each class that may hold with others, float64 [classes]; nan where no image or every image has it.
 
     The mean of the precisions at each image that has the class, in the order of the logits (area under
     the precision-recall curve without interpolation, as scikit-learn defines it).
     """
     from sklearn.metrics import average_precision_score
 
+    positives = (targets > 0).sum(axis=0)
+    varies = (positives > 0) & (positives < len(targets))
     return np.array(
         [
-            average_precision_score(targets[:, i], logits[:, i]) if targets[:, i].any() else np.nan
+            average_precision_score(targets[:, i], logits[:, i]) if varies[i] else np.nan
             for i in range(targets.shape[1])
         ]
     )
+
+
+def mean_average_precision(logits: NDArray[np.float32], targets: NDArray[np.integer[Any]]) -> float:
+    """The mean of `average_precisions` over the classes that have one; nan where none has."""
+    precisions = average_precisions(logits, targets)
+    there = ~np.isnan(precisions)
+    return float(precisions[there].mean()) if there.any() else float("nan")
 
 
 def _share(part: int, whole: int) -> float:

@@ -10,6 +10,7 @@ from training.scores import (
     average_precisions,
     class_scores,
     confusion_matrix,
+    mean_average_precision,
     most_confused,
     ranks,
 )
@@ -70,6 +71,14 @@ def test_average_precision_by_hand() -> None:
     # In order: right, wrong, right → (1/1 + 2/3) / 2
     found = average_precisions(np.array([[3], [2], [1]], np.float32), np.array([[1], [0], [1]], np.uint8))
     assert found.tolist() == [pytest.approx((1 + 2 / 3) / 2)]
+
+
+def test_a_class_that_no_image_or_every_image_has_is_not_ranked() -> None:
+    logits = np.array([[3, 3, 3], [2, 2, 2], [1, 1, 1]], np.float32)
+    targets = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1]], np.uint8)
+    assert np.isnan(average_precisions(logits, targets)).tolist() == [False, True, True]
+    assert mean_average_precision(logits, targets) == pytest.approx((1 + 2 / 3) / 2)
+    assert np.isnan(mean_average_precision(logits[:, 1:], targets[:, 1:]))
 
 
 def test_the_most_confused_come_first_and_need_no_matrix() -> None:

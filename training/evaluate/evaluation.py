@@ -17,9 +17,9 @@ from training.scores import (
     ClassScores,
     Confusion,
     accuracy_at,
-    average_precisions,
     class_scores,
     confusion_matrix,
+    mean_average_precision,
     most_confused,
     ranks,
 )
@@ -171,12 +171,10 @@ def _scored(
 def _multi_label_numbers(
     logits: NDArray[np.float32], targets: NDArray[np.integer], scores: list[ClassScores]
 ) -> dict[str, float]:
-    precisions = average_precisions(logits, targets)
-    there = ~np.isnan(precisions)
     hits = sum(round(one.recall * one.support) for one in scores)
     both = sum(one.support + one.predicted for one in scores)
     return {
-        "mean_average_precision": float(precisions[there].mean()) if there.any() else float("nan"),
+        "mean_average_precision": mean_average_precision(logits, targets),
         **_macro(scores),
         "micro_f1": 2 * hits / both if both else 0.0,
     }
