@@ -34,6 +34,7 @@ def fit_command(context: click.Context, resume: Path | None, **options: Any) -> 
     if resume is None and options["data"] is None:
         raise click.UsageError("Missing option '--data' (or '--resume').")
     from training.options import FitOptions
+    from training.run_folder import shown_score
     from training.train import fit
     from training.train import resume as go_on
 
@@ -45,9 +46,9 @@ def fit_command(context: click.Context, resume: Path | None, **options: Any) -> 
         summary = fit(FitOptions(**stated, command=_command_line()), _say)
     if _first():
         click.echo(
-            f"best val {_shown(summary.selects_by, summary.val)} "
+            f"best val {shown_score(summary.selects_by, summary.val)} "
             f"(epoch {summary.best_epoch} of {summary.epochs})\n"
-            f"test {_shown(summary.selects_by, summary.test)} on {summary.test_images:,} images, "
+            f"test {shown_score(summary.selects_by, summary.test)} on {summary.test_images:,} images, "
             f"after {summary.seconds:.0f} s\n"
             f"the run is in {summary.run}\n"
             f"next: fovea-train export --run {shlex.quote(summary.run)}"
@@ -69,10 +70,6 @@ def _given(context: click.Context) -> Any:
         check_given(typed, config)
 
     return check
-
-
-def _shown(selects_by: str, scores: dict[str, float]) -> str:
-    return f"{selects_by.replace('_', ' ')} {scores[selects_by]:.2%}"
 
 
 def _say(line: str) -> None:

@@ -118,16 +118,16 @@ def probe_command(run: Path | None, views: int, feature_cache: Path | None, **op
         raise SettingError("the backbone's --arch is missing; expected that, or --run")
     from training.options import FitOptions
     from training.probe import ProbeOptions, probe
+    from training.run_folder import shown_score
 
     stated = {name: value for name, value in options.items() if value is not None}
     command = shlex.join(["fovea-train", *sys.argv[1:]])
     summary = probe(
         ProbeOptions(FitOptions(**stated, command=command), run, views, feature_cache), click.echo
     )
-    name = summary.selects_by.replace("_", " ")
     click.echo(
-        f"val {name} {summary.val[summary.selects_by]:.2%}\n"
-        f"test {name} {summary.test[summary.selects_by]:.2%} on {summary.test_images:,} images, "
+        f"val {shown_score(summary.selects_by, summary.val)}\n"
+        f"test {shown_score(summary.selects_by, summary.test)} on {summary.test_images:,} images, "
         f"after {summary.seconds:.1f} s\n"
         f"the run is in {summary.run}\n"
         f"next: fovea-train export --run {shlex.quote(summary.run)}"

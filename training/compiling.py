@@ -12,8 +12,18 @@ def compile_learner(learner: nn.Module, device: torch.device) -> None:
     Raises:
         SettingError: torch.compile doesn't work here; says why.
     """
+    # A module's own failure would come in the middle of the first step, and long.
+    check_compiler(device)
+    learner.compile()
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile something small.
+
+    Raises:
+        SettingError: torch.compile doesn't work here; says why.
+    """
     try:
-        # A module's own failure would come in the middle of the first step, and long.
         torch.compile(_anything)(torch.ones(8, device=device))
     except Exception as error:  # the compilers have their own, of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -21,7 +31,6 @@ def compile_learner(learner: nn.Module, device: torch.device) -> None:
             f"--compile: torch.compile doesn't work here: {reason}; install a C++ compiler (g++), for a GPU "
             "Triton too, or leave --compile out"
         ) from error
-    learner.compile()
 
 
 def _anything(x: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,20 @@ def freeze(model: Classifier, up_to: str) -> list[str]:
     Raises:
         SettingError: there is no such stage, or nothing would be left to learn.
     """
+    frozen = stages_to_freeze(model, up_to)
+    for name, parameters in model.stages():
+        if name in frozen:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+    return frozen
+
+
+def stages_to_freeze(model: Classifier, up_to: str) -> list[str]:
+    """The names of the stages from the input to `up_to`.
+
+    Raises:
+        SettingError: there is no such stage, or nothing would be left to learn.
+    """
     names = [name for name, _ in model.stages()]
     if up_to not in names[:-1]:
         nothing_left = f"; with {up_to!r} nothing would learn" if up_to == names[-1] else ""
@@ -30,12 +44,7 @@ def freeze(model: Classifier, up_to: str) -> list[str]:
             f"--freeze is {up_to!r}{nothing_left}; expected a stage of {type(model).__name__}: "
             f"{', '.join(names[:-1])}"
         )
-    frozen = names[: names.index(up_to) + 1]
-    for name, parameters in model.stages():
-        if name in frozen:
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-    return frozen
+    return names[: names.index(up_to) + 1]
 
 
 def unfreeze(model: Classifier) -> None:

@@ -11,7 +11,7 @@ from training.data import Batches
 from training.errors import SettingError
 from training.models import Classifier
 from training.objective import Objective, Step
-from training.retrieval import retrieval
+from training.retrieval import RETRIEVES_BY, retrieval
 
 # Near enough to 1 to change no angle that matters, far enough for acos to have a gradient.
 _LARGEST_COSINE = 1 - 1e-6
@@ -31,7 +31,7 @@ class MetricLearning(Objective):
             `class_batches.py`); None where any batch will do.
     """
 
-    selects_by = "recall_at_1"
+    selects_by = RETRIEVES_BY
     defaults: dict[str, float]
     images_per_class: int | None = None
 

@@ -16,6 +16,7 @@ from training.config import RunConfig
 from training.data import Dataset, default_workers
 from training.errors import SettingError
 from training.fingerprint import fingerprint
+from training.losses import METRIC_LOSSES
 from training.models import Architecture
 from training.splits import IMAGENET_MEAN, MULTI_LABEL
 
@@ -246,6 +247,10 @@ def _check(options: FitOptions) -> None:
         )
     if options.pretrained and options.init_weights:
         raise SettingError("--pretrained and --init-weights are both given; expected one of them")
+    if options.loss in METRIC_LOSSES and (options.mixup or options.cutmix):
+        raise SettingError(
+            f"--loss {options.loss} wants one label an image; expected no mixup or cutmix, which mix labels"
+        )
     if options.unfreeze_at_epoch and not options.freeze:
         raise SettingError(
             f"--unfreeze-at-epoch is {options.unfreeze_at_epoch} without --freeze; expected a stage to freeze"

@@ -83,6 +83,12 @@ def write_splits(folder: Path, dataset: Dataset) -> None:
         (folder / "splits.json").write_text(text, encoding="utf-8")
 
 
+def shown_score(name: str, scores: Mapping[str, float]) -> str:
+    """Such as 'recall at 1 87.50%'; says so where it couldn't be measured."""
+    value = scores.get(name, math.nan)
+    return f"{name.replace('_', ' ')} {'not measurable' if math.isnan(value) else f'{value:.2%}'}"
+
+
 def write_summary(folder: Path, summary: Summary) -> None:
     """Leave summary.json."""
     text = json.dumps(summary.document(), indent=2) + "\n"

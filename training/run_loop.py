@@ -15,7 +15,7 @@ from training.interrupts import Interrupts
 from training.losses import METRIC_LOSSES
 from training.objective import Objective
 from training.progress import Bar
-from training.run_folder import log_epoch
+from training.run_folder import log_epoch, shown_score
 from training.trackers import Trackers
 
 # Seldom enough that a GPU, which has to be waited for, doesn't notice.
@@ -101,8 +101,10 @@ class RunLoop:
         score = scores[selects_by]
         # Of epochs that are equally right the last one: its learning rate has fallen furthest. The loss
         # on few images would choose an early, unsettled one (97 to 98% on the digits' test, not 99%).
-        is_best = score >= self._best or not self._best_epoch
-        self._stale = 0 if score > self._best or not self._best_epoch else self._stale + 1
+        # Where val can't be scored (no class has images both with it and without) the last one counts.
+        unscored = math.isnan(score)
+        is_best = unscored or score >= self._best or not self._best_epoch
+        self._stale = 0 if unscored or score > self._best or not self._best_epoch else self._stale + 1
         if is_best:
             self._best, self._best_epoch = score, epoch
             self._write("best.pt", self._checkpoint(scores, epoch, {}))
@@ -225,4 +227,4 @@ class RunLoop:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{value:.2%}" if name == "accuracy" else f"{name.replace('_', ' ')} {value:.2%}"
+    return f"{value:.2%}" if name == "accuracy" else shown_score(name, {name: value})

@@ -10,17 +10,20 @@ from torch import nn
 
 from training.checkpoint import Checkpoint, load_checkpoint, remove_leftovers
 from training.class_disjoint import hold_out
+from training.compiling import check_compiler
 from training.config import RunConfig, read_config, write_config
 from training.data import Dataset, open_dataset
 from training.distributed import World, joined
 from training.errors import RunError, SettingError
 from training.evaluate.calibrate import calibrate, described
+from training.finetune import stages_to_freeze
 from training.fingerprint import fingerprint
 from training.models import Classifier, architecture
 from training.normalization import Normalization
 from training.objective import Objective
 from training.options import FitOptions, resolve
 from training.progress import track
+from training.retrieval import RETRIEVES_BY, check_pairs
 from training.run_folder import (
     Summary,
     explained,
@@ -155,7 +158,7 @@ def _run(
             architecture=config.model.architecture,
             best_epoch=best.epoch,
             selects_by=best.selects_by,
-            val=best.metrics,
+            val=_measured(best.metrics),
             test=test,
             test_images=len(dataset.test),
             epochs=engine.epoch - 1,
@@ -171,8 +174,16 @@ def _run(
 
 
 def _learners(config: RunConfig, dataset: Dataset, say: Say) -> tuple[Classifier, Objective]:
+    """The network and its objective; what can't be trained so is said here, before there is a folder."""
     model = build_model(config, say)
-    return model, build_objective(config, model, dataset)
+    objective = build_objective(config, model, dataset)
+    if config.transfer.freeze:
+        stages_to_freeze(model, config.transfer.freeze)
+    if config.optimization.compile:
+        check_compiler(torch.device(config.run.device))
+    if objective.selects_by == RETRIEVES_BY:
+        check_pairs(dataset)
+    return model, objective
 
 
 def _score(
@@ -180,6 +191,10 @@ def _score(
 ) -> dict[str, float]:
     normalization = Normalization(config.normalization.mean, config.normalization.std).to(device)
     scores = objective.validate(model, normalization, scored_batches(config, dataset.test), device)
+    return _measured(scores)
+
+
+def _measured(scores: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 

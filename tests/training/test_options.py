@@ -83,6 +83,7 @@ def test_several_labels_are_learned_by_the_binary_loss(dataset: Dataset) -> None
     [
         ({"rand_augment": 9, "trivial_augment": True}, "--rand-augment and --trivial-augment are both given"),
         ({"pretrained": True, "init_weights": Path("x.pth")}, "--pretrained and --init-weights are both"),
+        ({"loss": "triplet", "cutmix": 1.0}, "--loss triplet wants one label an image; expected no mixup"),
         ({"unfreeze_at_epoch": 3}, "--unfreeze-at-epoch is 3 without --freeze"),
         ({"train_size": 16, "crop": "padded"}, "--train-size is 16 with --crop padded"),
         ({"warmup_epochs": 30}, "--warmup-epochs is 30; expected less than --epochs = 30"),
@@ -120,9 +121,13 @@ def test_frozen_stages_keep_their_weights_until_they_are_freed(
     assert (transfer.freeze, transfer.unfreeze_at_epoch, transfer.layer_decay) == ("layer2", thaw or 0, 0.5)
 
 
-def test_an_unknown_stage_lists_those_that_there_are(data: Path, tmp_path: Path) -> None:
-    result = fit(data, tmp_path / "run", "--freeze", "layer9")
+@pytest.mark.parametrize("thawing", [(), ("--unfreeze-at-epoch", 2)])
+def test_an_unknown_stage_lists_those_that_there_are(
+    data: Path, tmp_path: Path, thawing: tuple[object, ...]
+) -> None:
+    result = fit(data, tmp_path / "run", "--freeze", "layer9", *thawing)
     assert result.exit_code == 1
+    assert not (tmp_path / "run").exists()
     assert (
         "--freeze is 'layer9'; expected a stage of CifarResNet: stem, layer1, layer2, layer3" in result.output
     )
@@ -152,6 +157,32 @@ def test_an_embedding_for_classes_that_training_does_not_see(tmp_path: Path) -> 
     refused = fit(tmp_path / "lights", tmp_path / "other", *told, "--cutmix", 1)
     assert refused.exit_code == 1
     assert "no mixup or cutmix" in refused.output
+    assert not (tmp_path / "other").exists()
+
+
+def test_too_few_images_to_retrieve_are_said_before_training(tmp_path: Path) -> None:
+    # One of each class in val.
+    data = write_class_folders(tmp_path / "lights", 5)
+    result = fit(data, tmp_path / "run", "--loss", "arcface", "--epochs", 1)
+    assert result.exit_code == 1
+    assert "none of its 3 val images has another one of its class" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_cannot_be_ranked_leave_a_run_without_that_score(tmp_path: Path) -> None:
+    # Every image of val and test has the one label.
+    rows = ["path,labels,split"]
+    for number in range(20):
+        picture(number % 3, number).save(tmp_path / f"{number}.png")
+        split = "train" if number < 12 else "val" if number < 16 else "test"
+        rows.append(f"{number}.png,{'red' if split != 'train' or number % 2 else ''},{split}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    result = fit(tmp_path / "table.csv", tmp_path / "run", "--epochs", 3, "--patience", 1)
+    assert result.exit_code == 0, result.output
+    # There is nothing to choose by: the last epoch counts.
+    assert "best val mean average precision not measurable (epoch 3 of 3)" in result.output
+    assert "test mean average precision not measurable on 4 images" in result.output
+    assert "NaN" not in (tmp_path / "run" / "summary.json").read_text()
 
 
 def test_everything_else_at_once(data: Path, tmp_path: Path) -> None:
@@ -187,3 +218,4 @@ def test_a_compiler_that_is_missing_is_said(
     assert result.exit_code == 1
     assert "--compile: torch.compile doesn't work here: " in result.output
     assert "install a C++ compiler" in result.output
+    assert not (tmp_path / "run").exists()
