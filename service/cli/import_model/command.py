@@ -153,7 +153,8 @@ def import_model_command(**options: Any) -> None:
     probabilities, or with --embedding-only a vector. The package takes pixels: conversion,
     normalisation and transposition go into its graph, as does the embedding's way to unit length, and
     its batches are of any size. Nothing is published unless ONNX Runtime computes from the package
-    what it computes from FILE: max|Δ| ÷ max|reference| at most 1e-4.
+    what it computes from FILE: max|Δ| ÷ max|reference| at most 1e-4, or 1e-2 where FILE computes in
+    float16.
 
     \b
     fovea import-model resnet50.onnx --labels imagenet.txt

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, version_converter
 
 from service.cli.import_model.errors import ImportRefused
+from service.cli.import_model.nodes import put_in_order, subgraphs
 
 # The oldest whose operators broadcast as numpy does, and that knows Scan as it is today.
 _OLDEST_OPSET = 9
@@ -16,6 +18,8 @@ _OLDEST_OPSET = 9
 _OLDEST_IR = 4
 # Of a protobuf message, and so of a file that travels alone.
 _MAX_BYTES = 2**31 - 1
+# Of sixteen bits; a model's input may be of the first.
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 Dims = tuple[int | None, int | None, int | None, int | None]
 
 
@@ -26,9 +30,10 @@ class Foreign:
     Attributes:
         file: where it was read from.
         sha256: of the file, hexadecimal.
-        model: its weights inside, none of them an input, at least opset 9.
+        model: its weights inside, none of them an input, its nodes in order, at least opset 9.
         opset: of ONNX's own operators.
-        input_name: of its only input, float32.
+        input_name: of its only input.
+        input_type: of that, TensorProto.FLOAT or TensorProto.FLOAT16.
         dims: of that, four; None where the graph leaves one open.
     """
 
@@ -37,12 +42,18 @@ class Foreign:
     model: onnx.ModelProto
     opset: int
     input_name: str
+    input_type: int
     dims: Dims
 
     @property
     def fixed_batch(self) -> int | None:
         """The batch size that the graph says it is made for."""
         return self.dims[0]
+
+    @property
+    def in_half_precision(self) -> bool:
+        """Whether some of it is computed in sixteen bits, which every engine rounds at places of its own."""
+        return self.input_type in _HALF or _has_half(self.model.graph)
 
 
 def read_foreign(file: Path) -> Foreign:
@@ -66,13 +77,17 @@ def read_foreign(file: Path) -> Foreign:
             f"{file}: {model.ByteSize():,} bytes with its weights; expected at most 2 GiB, as one file holds"
         )
     model = _modern(model, file)
+    try:
+        put_in_order(model.graph)
+    except CycleError as error:
+        raise ImportRefused(f"{file}: not an ONNX model: nodes of its graph wait for each other") from error
     weights = {weight.name for weight in (*model.graph.initializer, *_dense_names(model))}
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
-    name, dims = _picture_input(file, inputs)
-    return Foreign(file, hashlib.sha256(content).hexdigest(), model, opset(model), name, dims)
+    name, kind, dims = _picture_input(file, inputs)
+    return Foreign(file, hashlib.sha256(content).hexdigest(), model, opset(model), name, kind, dims)
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -111,7 +126,16 @@ def _dense_names(model: onnx.ModelProto) -> Iterator[TensorProto]:
     return (weight.values for weight in model.graph.sparse_initializer)
 
 
-def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, Dims]:
+def _has_half(graph: onnx.GraphProto) -> bool:
+    casts = (entry.i for node in graph.node if node.op_type == "Cast" for entry in node.attribute)
+    return (
+        any(weight.data_type in _HALF for weight in graph.initializer)
+        or any(kind in _HALF for kind in casts)
+        or any(_has_half(inner) for node in graph.node for inner in subgraphs(node))
+    )
+
+
+def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, int, Dims]:
     if len(inputs) != 1:
         names = ", ".join(f"{value.name!r} {described(value)}" for value in inputs) or "none"
         raise ImportRefused(
@@ -121,12 +145,12 @@ def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, 
     (value,) = inputs
     tensor = value.type.tensor_type
     dims = tuple(_dims(value))
-    if tensor.elem_type != TensorProto.FLOAT or len(dims) != 4:
+    if tensor.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16) or len(dims) != 4:
         raise ImportRefused(
-            f"{file}: its input {value.name!r} is {described(value)}; expected float32 of four dimensions, "
-            "[batch, 3, height, width] or [batch, height, width, 3]"
+            f"{file}: its input {value.name!r} is {described(value)}; expected float32 or float16 of four "
+            "dimensions, [batch, 3, height, width] or [batch, height, width, 3]"
         )
-    return value.name, (dims[0], dims[1], dims[2], dims[3])
+    return value.name, tensor.elem_type, (dims[0], dims[1], dims[2], dims[3])
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:

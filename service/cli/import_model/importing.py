@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.cli.import_model.batches import AS_IT_IS, ways_to_batch
-from service.cli.import_model.compare import BATCH_SIZES, Comparison, Expected, compare
+from service.cli.import_model.compare import (
+    BATCH_SIZES,
+    MAX_RELATIVE_ERROR,
+    MAX_RELATIVE_ERROR_OF_HALF,
+    Comparison,
+    Expected,
+    compare,
+)
 from service.cli.import_model.errors import ImportRefused
 from service.cli.import_model.foreign import Foreign, read_foreign
 from service.cli.import_model.package import (
@@ -80,21 +87,24 @@ def import_model(settings: ImportSettings, say: Callable[[str], None] = lambda _
         settings.licence,
     )
     with staged(settings.repository, settings.name, version) as folder:
-        comparison = _package(foreign, recipe, facts, folder, pictures, _expected(recipe, values), say)
+        error = MAX_RELATIVE_ERROR_OF_HALF if foreign.in_half_precision else MAX_RELATIVE_ERROR
+        expected = _expected(recipe, values, error)
+        comparison = _package(foreign, recipe, facts, folder, pictures, expected, say)
     return Imported(settings.repository / settings.name / str(version), comparison)
 
 
-def _expected(recipe: Recipe, values: Values) -> Expected:
+def _expected(recipe: Recipe, values: Values, max_relative_error: float) -> Expected:
     embedding = recipe.embedding_of(values[recipe.embedding])
     source, none = recipe.source, np.empty((len(embedding), 0))
     if source is None:
-        return Expected(none, embedding, "", none)
+        return Expected(none, embedding, "", none, max_relative_error)
     outputs = values[source.output]
     return Expected(
         recipe.logits_of(values[source.tensor]),
         embedding,
         source.activation,
         outputs.reshape(len(outputs), -1) if source.activation else none,
+        max_relative_error,
     )
 
 

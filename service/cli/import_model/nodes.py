@@ -1,5 +1,6 @@
 """Nodes and constants for a graph that has names of its own, in the words of its opset."""
 
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,27 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
         for attribute in node.attribute
         for graph in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ()))
     ]
+
+
+def put_in_order(graph: onnx.GraphProto) -> None:
+    """Bring nodes behind those whose outputs they read; those that are so already stay as they are.
+
+    Some converters append the casts around what they leave alone, and ONNX Runtime doesn't mind.
+
+    Raises:
+        graphlib.CycleError: nodes wait for each other.
+    """
+    place = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
+    before = {
+        number: {place[name] for name in reads(node) if name in place}
+        for number, node in enumerate(graph.node)
+    }
+    if all(each < number for number, needed in before.items() for each in needed):
+        return
+    # Copies, because emptying a field ends its messages.
+    nodes = onnx.GraphProto(node=[graph.node[number] for number in TopologicalSorter(before).static_order()])
+    graph.ClearField("node")
+    graph.MergeFrom(nodes)
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:

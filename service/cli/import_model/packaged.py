@@ -47,7 +47,7 @@ def package_graph(foreign: Foreign, recipe: Recipe, prefix: str = "") -> Package
     graph = model.graph
     nodes = Nodes(graph, foreign.opset)
     image = nodes.free(f"{prefix}image")
-    _add_pixels(nodes, image, foreign.input_name, recipe.pixels)
+    _add_pixels(nodes, image, foreign, recipe.pixels)
     before = nodes.take()
     logits = _add_logits(nodes, recipe, f"{prefix}logits")
     embedding = _add_embedding(nodes, recipe, f"{prefix}embedding")
@@ -67,7 +67,7 @@ def package_graph(foreign: Foreign, recipe: Recipe, prefix: str = "") -> Package
     return Packaged(model, image, logits, embedding)
 
 
-def _add_pixels(nodes: Nodes, image: str, target: str, pixels: PixelInput) -> None:
+def _add_pixels(nodes: Nodes, image: str, foreign: Foreign, pixels: PixelInput) -> None:
     std = np.array(pixels.std)
     value = nodes.add("Cast", image, to=TensorProto.FLOAT)
     if pixels.color_order == "BGR":
@@ -76,8 +76,9 @@ def _add_pixels(nodes: Nodes, image: str, target: str, pixels: PixelInput) -> No
     factor, offset = pixels.scale / std, -np.array(pixels.mean) / std
     value = nodes.add("Mul", value, nodes.constant(factor.astype(np.float32)))
     value = nodes.add("Add", value, nodes.constant(offset.astype(np.float32)))
+    value = nodes.add("Cast", value, to=foreign.input_type)
     kind, attributes = ("Transpose", {"perm": [0, 3, 1, 2]}) if pixels.layout == "NCHW" else ("Identity", {})
-    nodes.add(kind, value, output=target, **attributes)
+    nodes.add(kind, value, output=foreign.input_name, **attributes)
 
 
 def _add_logits(nodes: Nodes, recipe: Recipe, name: str) -> str | None:

@@ -69,7 +69,8 @@ class Reference:
         """
         copies = self._foreign.fixed_batch or 1
         rows: list[list[NDArray[np.float64]]] = []
-        for value in values:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(self._foreign.input_type)
+        for value in values.astype(kind):
             batch = np.repeat(value[None], copies, axis=0)
             try:
                 outputs = self._session.run(self._tensors, {self._foreign.input_name: batch})

@@ -12,6 +12,8 @@ from service.cli.import_model.nodes import reads
 
 # What changes a tensor's shape or place only.
 _PLAIN = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast")
+# What rounds a tensor to eight bits and brings it back.
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 _LINEAR = ("Gemm", "MatMul", "Conv")
 # What turns logits into probabilities → the task.
 ACTIVATIONS = {"Softmax": "single_label", "Sigmoid": "multi_label"}
@@ -23,7 +25,8 @@ class Source:
 
     Attributes:
         tensor: the name of theirs, or of the probabilities'.
-        output: the name of what the model itself gives; the same, or what an activation makes of the tensor.
+        output: the name of what the model itself gives, before it is rounded to eight bits; the same, or what
+            an activation makes of the tensor.
         probabilities: whether the tensor holds probabilities, which the package turns into logits.
         activation: the operator between the two, which is left out; empty where they are the same.
         task: "single_label" or "multi_label", as far as the graph says.
@@ -73,7 +76,8 @@ class Tensors:
     def logits(self, logits: str | None, probabilities: str | None, embedding: str | None) -> Source:
         """Where the logits come from: the tensor named, else the only output but for the embedding's.
 
-        Behind a Softmax or Sigmoid lie probabilities: there its input is taken, whose values are exact.
+        Behind a Softmax or Sigmoid lie probabilities: there its input is taken, whose values are exact. An
+        int8 model may round its probabilities to eight bits, which is left out too.
 
         Args:
             logits, probabilities: names that the caller gave, at most one of them.
@@ -123,12 +127,13 @@ class Tensors:
         return linear[-1]
 
     def _before_activation(self, name: str) -> Source | None:
-        at = name
-        while (node := self._producer.get(at)) is not None and node.op_type in _PLAIN:
+        at, output = name, name
+        while (node := self._producer.get(at)) is not None and node.op_type in (*_PLAIN, *_ROUNDING):
             at = node.input[0]
+            output = at if node.op_type in _ROUNDING else output
         if node is None or node.op_type not in ACTIVATIONS or node.domain not in ("", "ai.onnx"):
             return None
-        return Source(node.input[0], name, False, node.op_type, ACTIVATIONS[node.op_type])
+        return Source(node.input[0], output, False, node.op_type, ACTIVATIONS[node.op_type])
 
     def _features(self, node: onnx.NodeProto) -> str | None:
         """Of a product with weights the other side; None of a product of two things in the picture."""

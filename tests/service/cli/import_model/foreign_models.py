@@ -106,6 +106,32 @@ def classifier(
     )  # fmt: skip
 
 
+def in_half(model: onnx.ModelProto, *, outside: bool) -> onnx.ModelProto:
+    """A model in float16, its only input and output too, or with casts that stand behind all else.
+
+    So onnxruntime.transformers.float16 leaves them, with and without keep_io_types.
+    """
+    graph = model.graph
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(half, weight.name))
+    (taken,), (given,) = graph.input, graph.output
+    if outside:
+        for value in (taken, given):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        return model
+    for node in graph.node:
+        node.input[:] = [f"half {name}" if name == taken.name else name for name in node.input]
+        node.output[:] = [f"half {name}" if name == given.name else name for name in node.output]
+    for source, target, kind in (
+        (f"half {given.name}", given.name, TensorProto.FLOAT),
+        (taken.name, f"half {taken.name}", TensorProto.FLOAT16),
+    ):
+        graph.node.append(helper.make_node("Cast", [source], [target], to=kind))
+    return model
+
+
 def image_tower(*, fixed: bool = False, projected: bool = False) -> onnx.ModelProto:
     """A vision transformer of one block (arXiv:2010.11929): [batch, 10 tokens, 8], or CLIP's [batch, 6].
 

@@ -17,6 +17,7 @@ from tests.service.cli.import_model.foreign_models import (
     WIDTH,
     classifier,
     image_tower,
+    in_half,
     run_by_itself,
     save,
     unit,
@@ -103,6 +104,61 @@ def test_logits_are_taken_before_what_makes_them_probabilities(
     np.testing.assert_allclose(opened(repository).run(images).logits, expected, rtol=1e-4, atol=1e-5)
     assert manifest(repository)["task"] == task
     assert (f"before its {ending}" in done.output) == (ending != "LogSoftmax")
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_models_in_half_precision(
+    import_model: Import, repository: Path, outside: bool, batch: str | int
+) -> None:
+    done = import_model(in_half(classifier(batch=batch), outside=outside))
+    assert done.exit_code == 0, done.output
+    assert "(at most 1e-02)" in done.output
+    images = pictures(3)
+    logits, features = run_by_itself(classifier(), images, tensors=["features"])
+    outputs = opened(repository).run(images)
+    assert outputs.logits.dtype == outputs.embedding.dtype == np.float32
+    np.testing.assert_allclose(outputs.logits, logits, atol=1e-2 * np.abs(logits).max())
+    np.testing.assert_allclose(outputs.embedding, unit(features), atol=1e-2)
+    manifest(repository)
+
+
+def test_nodes_in_any_order(import_model: Import, repository: Path) -> None:
+    model = classifier(ending="Softmax")
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    done = import_model(model)
+    assert done.exit_code == 0, done.output
+    images = pictures(3)
+    _, logits, features = run_by_itself(classifier(ending="Softmax"), images, tensors=["z", "features"])
+    outputs = opened(repository).run(images)
+    np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs.embedding, unit(features), rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities_of_eight_bits_are_left_out(import_model: Import, repository: Path) -> None:
+    """As ONNX Runtime's quantize_static leaves a classifier that ends in a Softmax."""
+    model = classifier(ending="Softmax", output_name="p")
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(np.array(1 / 255, np.float32), "step"),
+            onnx.numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+        ]
+    )
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("QuantizeLinear", ["p", "step", "zero"], ["eight"]),
+            onnx.helper.make_node("DequantizeLinear", ["eight", "step", "zero"], ["y"]),
+        ]
+    )
+    model.graph.output[0].name = "y"
+    done = import_model(model)
+    assert done.exit_code == 0, done.output
+    assert "of 'z', before its Softmax" in done.output
+    images = pictures(3)
+    (logits,) = run_by_itself(model, images, tensors=["z"])[1:]
+    np.testing.assert_allclose(opened(repository).run(images).logits, logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
@@ -286,10 +342,10 @@ def test_images_of_a_folder_are_compared_on(import_model: Import, repository: Pa
 def test_a_package_that_differs_is_not_published(
     import_model: Import, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forget_the_order(nodes: Any, image: str, target: str, pixels: Any) -> None:
+    def forget_the_order(nodes: Any, image: str, foreign: Any, pixels: Any) -> None:
         from dataclasses import replace
 
-        add_pixels(nodes, image, target, replace(pixels, color_order="RGB"))
+        add_pixels(nodes, image, foreign, replace(pixels, color_order="RGB"))
 
     add_pixels = packaged._add_pixels
     monkeypatch.setattr(packaged, "_add_pixels", forget_the_order)

@@ -82,14 +82,20 @@ def unknown_operator() -> onnx.ModelProto:
     return model
 
 
+def in_a_circle() -> onnx.ModelProto:
+    model = classifier()
+    model.graph.node[1].input[0] = "pooled"
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
         (two_inputs(), (), "its inputs are 'x' float32 [N, 3, 12, 12], 'text' int64 [N, 77]; expected one"),
         (two_outputs(), (), "2 outputs to choose from; say which with --logits: 'y' float32 [N, 5], 'z'"),
-        (of_type(TensorProto.UINT8), (), "is uint8 [N, 3, 12, 12]; expected float32 of four"),
+        (of_type(TensorProto.UINT8), (), "is uint8 [N, 3, 12, 12]; expected float32 or float16 of four"),
         (of_type(TensorProto.DOUBLE), (), "is float64 [N, 3, 12, 12]; expected float32"),
-        (of_type(TensorProto.FLOAT16), (), "is float16 [N, 3, 12, 12]; expected float32"),
+        (of_type(TensorProto.BFLOAT16), (), "is bfloat16 [N, 3, 12, 12]; expected float32 or float16 of"),
         (
             classifier(channels=1),
             (),
@@ -128,6 +134,7 @@ def unknown_operator() -> onnx.ModelProto:
         (of_batches_of(2), (), "doesn't give what the model gives by itself"),
         (not_finite(), (), "'infinite' has values that aren't finite for ordinary pictures"),
         (unknown_operator(), (), "ONNX Runtime can't load it"),
+        (in_a_circle(), (), "not an ONNX model: nodes of its graph wait for each other"),
         (onnx.ModelProto(), (), "not an ONNX model, or one that computes nothing"),
     ],
 )
