@@ -1,6 +1,7 @@
 """Files of weights, ours or published ones, and how they fit a network."""
 
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,29 @@ def load(path: Path) -> Any:
         with warnings.catch_warnings():
             # A file pickled by a newer protocol either loads or is refused below; both are said there.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            warnings.filterwarnings("ignore", ".*looks like a TorchScript archive", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path}: not a file of weights, or one that holds more than tensors and plain values "
-            f"(torch.load with weights_only=True refused it): {reason}"
+            f"(torch.load with weights_only=True refused it): {_reason(error)}; expected what "
+            "torch.save(model.state_dict(), …) writes"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What was wrong with the file, without torch's advice to load it with fewer precautions."""
+    text = str(error)
+    for pattern, reason in (
+        (r"GLOBAL (\S+)", "it holds {}"),
+        (r"TorchScript", "it is a TorchScript archive"),
+        (r"WeightsUnpickler error:\s*(.+)", "{}"),
+    ):
+        if found := re.search(pattern, text):
+            return reason.format(*found.groups())
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def load_weights(

@@ -3,6 +3,7 @@
 import os
 import pickle
 import resource
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,9 +86,23 @@ class Evil:
 def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "evil.pth"
     torch.save({"conv1.weight": Evil()}, file)
-    with pytest.raises(WeightsError, match=r"evil\.pth.*weights_only"):
+    with pytest.raises(WeightsError, match=r"evil\.pth.*weights_only.*it holds .*print;") as caught:
         read_weights(file)
     assert "run by unpickling" not in capsys.readouterr().out
+    assert "False" not in str(caught.value)  # torch's advice to load it all the same
+
+
+def test_whole_networks_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "whole.pth"
+    torch.save(torch.nn.Linear(2, 2), file)
+    with pytest.raises(
+        WeightsError, match=r"it holds torch\.nn\.modules\.linear\.Linear; expected what torch\.save\(model"
+    ):
+        read_weights(file)
+    with zipfile.ZipFile(file, "a") as archive:  # by which torch knows what torch.jit.save wrote
+        archive.writestr("whole/constants.pkl", b"")
+    with pytest.raises(WeightsError, match=r"it is a TorchScript archive; expected"):
+        read_weights(file)
 
 
 @pytest.mark.parametrize(
