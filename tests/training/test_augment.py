@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from training import augment_policies
 from training.augment import Augmentation, mirrored, operations
 from training.augment_lighting import Lighting
 from training.augment_mix import Mix
@@ -156,6 +157,23 @@ def test_rand_augment_does_more_the_larger_its_magnitude(magnitude: int) -> None
     change = float((rand_augment(magnitude, 1)(images) - images).abs().mean())
     low, high = {1: (0.0, 0.06), 9: (0.02, 0.12), 29: (0.06, 0.3)}[magnitude]
     assert low < change < high
+
+
+def test_rand_augment_lets_colours_fall_as_well_as_rise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment_policies, "_RAND_AUGMENT", [("brightness", 1.0, 1.5)])
+    torch.manual_seed(0)
+    changes = (rand_augment(15, 1)(torch.full((200, 3, 8, 8), 0.5)) - 0.5).mean((1, 2, 3))
+    assert changes.abs().tolist() == pytest.approx([0.25] * 200, abs=1e-3)
+    assert 70 < int((changes < 0).sum()) < 130
+
+
+def test_trivial_augment_leaves_one_in_fourteen_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment_policies, "_GROUPS", 700)
+    monkeypatch.setattr(augment_policies, "_TRIVIAL_AUGMENT", [("solarize", 0.0, 0.4)] * 13)
+    torch.manual_seed(0)
+    images = torch.full((700, 3, 2, 2), 0.7)
+    same = (trivial_augment()(images) == images).flatten(1).all(1)
+    assert 25 < int(same.sum()) < 85  # 50 are expected
 
 
 def test_trivial_augment_draws_other_operations_for_other_parts_of_the_batch() -> None:
