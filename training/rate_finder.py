@@ -1,7 +1,7 @@
 """The learning-rate finder: one short run whose learning rate grows until it fails."""
 
-import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,31 +127,29 @@ def write_plot(search: RateSearch, path: Path) -> None:
 
 def _losses(
     engine: Engine, batches: Batches, shares: list[float], lowest: float, highest: float, steps: int
-) -> list[float]:
-    """The mean loss of each step, up to where it is no number any more."""
-    found: list[float] = []
+) -> Iterator[float]:
+    """The mean loss of each step as it is made, up to where it is no number any more."""
     groups = engine.optimizer.param_groups
 
     def set_rate() -> None:
-        rate = lowest * (highest / lowest) ** (len(found) / max(1, steps - 1))
+        rate = lowest * (highest / lowest) ** (engine.step / max(1, steps - 1))
         for group, share in zip(groups, shares, strict=True):
             group["lr"] = rate * share
 
     set_rate()
-    before = [0.0] * 4
     try:
-        while len(found) < steps:
+        while True:
+            before = [0.0] * 4
             for _ in engine.steps(batches):
                 sums = engine.tally.sums()
-                found.append((sums[0] - before[0]) / (sums[1] - before[1]))
+                loss = (sums[0] - before[0]) / (sums[1] - before[1])
+                if not math.isfinite(loss):
+                    return
+                yield loss
+                if engine.step == steps:
+                    return
                 before = sums
-                if not math.isfinite(found[-1]):
-                    return found[:-1]
                 set_rate()
-                if len(found) == steps:
-                    break
             engine.next_epoch()
-            before = [0.0] * 4
     except TrainingDiverged:
         pass
-    return copy.copy(found)

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.training.pictures import write_class_folders
 from training.cli import main
+from training.engine import Engine
 from training.errors import SettingError
 from training.rate_finder import steepest
 
@@ -58,6 +60,25 @@ def test_suggests_a_rate_and_leaves_a_plot(data: Path, tmp_path: Path) -> None:
     assert f"--learning-rate {found[1]}" in result.output
     with Image.open(plot) as image:
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50  # something is drawn
+
+
+def test_ends_soon_after_the_loss_explodes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def exploding(engine: Engine, *_batch: object) -> None:
+        made.append(engine.learning_rate)
+        loss = 2.0 - 0.05 * len(made) if len(made) <= 20 else 50.0
+        engine.tally.add(torch.tensor(loss), None, torch.zeros(8))
+
+    monkeypatch.setattr(Engine, "_learn", exploding)
+    told = ("--lowest", 1e-4, "--highest", 1.0, "--steps", 100, "--output", tmp_path / "rate.png")
+    result = run("find-lr", "--data", data, *TINY, "--workers", 0, *told)
+    assert result.exit_code == 0, result.output
+    assert f"after {len(made)} steps up to {made[-1]:.3g} " in result.output
+    assert 20 < len(made) < 25
+    assert made == pytest.approx([1e-4 ** (1 - step / 99) for step in range(len(made))])
 
 
 @pytest.mark.parametrize(
