@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from training.errors import BrokenImages, DataError
-from training.image_check import LISTED, Track, check_images, describe_broken, untracked
+from training.image_check import (
+    LISTED,
+    Track,
+    check_images,
+    describe_broken,
+    describe_left_out,
+    untracked,
+)
 from training.layout import ALL
 from training.listing import Entry, Labels, Listing, split_of
 from training.splits import MULTI_LABEL, Dataset, Defaults, partition
@@ -39,7 +46,7 @@ def assemble(listing: Listing, skip_broken: bool = False, track: Track = untrack
         raise BrokenImages(describe_broken(broken, listing.origin))
     notes = [listing.passed_over]
     if broken:
-        notes.append(f"left out {len(broken):,} broken image file{'s' * (len(broken) != 1)}")
+        notes.append(describe_left_out(broken))
 
     contents = {each.source: each.digest for each in checked if not each.fault}
     parts: _Parts = {

@@ -51,17 +51,27 @@ def check_images(sources: Sequence[Source], track: Track = untracked) -> list[Ch
 
 
 def describe_broken(broken: Sequence[tuple[str, str]], origin: Path) -> str:
-    """Names and faults, a line each."""
+    """Names and faults, a line each, and what to do."""
+    return (
+        f"{_counted(broken)} in {origin}:\n{_listed(broken)}\n"
+        "Mend or remove them, or leave them out with --skip-broken."
+    )
+
+
+def describe_left_out(broken: Sequence[tuple[str, str]]) -> str:
+    """Names and faults, a line each, of what was skipped."""
+    return f"left out {_counted(broken)}:\n{_listed(broken)}"
+
+
+def _counted(broken: Sequence[tuple[str, str]]) -> str:
+    return f"{len(broken):,} broken image file{'s' * (len(broken) != 1)}"
+
+
+def _listed(broken: Sequence[tuple[str, str]]) -> str:
     lines = [f"  {name}: {fault}" for name, fault in broken[:LISTED]]
     if len(broken) > LISTED:
-        lines.append(f"  … and {len(broken) - LISTED} more")
-    return "\n".join(
-        [
-            f"{len(broken)} broken image file{'s' * (len(broken) != 1)} in {origin}:",
-            *lines,
-            "Mend or remove them, or leave them out with --skip-broken.",
-        ]
-    )
+        lines.append(f"  … and {len(broken) - LISTED:,} more")
+    return "\n".join(lines)
 
 
 def _check(source: Source) -> Checked:

@@ -163,7 +163,7 @@ def test_broken_images_stop_the_run_unless_skipped(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     result = fit("--data", data, "--output", tmp_path / "run", "--epochs", 1, "--skip-broken")
     assert result.exit_code == 0, result.output
-    assert "left out 1 broken image file\n" in result.output
+    assert "left out 1 broken image file:\n  red/broken.png: not an image" in result.output
 
 
 @pytest.mark.parametrize(

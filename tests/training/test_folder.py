@@ -98,7 +98,9 @@ def test_broken_files_are_all_listed_with_reasons(tmp_path: Path) -> None:
     assert "--skip-broken" in message
 
     dataset = read_folder(root, skip_broken=True)
-    assert dataset.notes == ("left out 3 broken image files",)
+    (note,) = dataset.notes
+    assert note.startswith("left out 3 broken image files:\n  ")
+    assert note.splitlines()[1:] == message.splitlines()[1:4]
     everything = files(dataset.train) | files(dataset.val) | files(dataset.test)
     assert len(everything) == 30
 

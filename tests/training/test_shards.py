@@ -212,7 +212,7 @@ def test_broken_pictures_and_archives_are_in_one_list(images: tuple[Path, Rows],
     dataset = open_dataset(str(folder), skip_broken=True)
     # Of the six samples in each damaged one the two before the damage are left.
     assert sum(sizes(dataset)) == 18 + 2 + 2
-    assert dataset.notes == ("left out 6 broken image files",)
+    assert dataset.notes == ("\n".join(["left out 6 broken image files:", *message.splitlines()[1:7]]),)
     assert dataset.names["left_out"] == ["a-005.tar/x.jpg", "a-005.tar/y.png"]
 
 

@@ -203,7 +203,7 @@ def test_broken_files_are_all_listed(tmp_path: Path) -> None:
         assert line in message
     dataset = open_dataset(str(table), skip_broken=True)
     assert sum(sizes(dataset)) == 28
-    assert dataset.notes == ("left out 4 broken image files",)
+    assert dataset.notes == ("\n".join(["left out 4 broken image files:", *message.splitlines()[1:5]]),)
     assert set(dataset.names["left_out"]) == {
         "images/red/001.png", "images/blue/002.png", "images/green/pipe.jpg", "images/red",
     }  # fmt: skip
