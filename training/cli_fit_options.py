@@ -207,7 +207,9 @@ learning_options = together(
         "--weight-decay", type=click.FloatRange(0), help="[default: sgd 0.0001, adamw 0.05, lamb 0.02]"
     ),
     _learning(
-        "--clip-norm", type=click.FloatRange(0), default=0.0, help="Of the gradients, at most; 0 is any."
+        "--clip-norm",
+        type=click.FloatRange(0),
+        help="Of the gradients, at most; 0 is any.  [default: 1 for losses that learn distances, else 0]",
     ),
     _learning(
         "--loss", type=click.Choice(LOSSES), help="[default: cross-entropy; binary with several labels]"

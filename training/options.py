@@ -28,6 +28,9 @@ _SMALL_INPUT = 64
 _STEPS_BETWEEN_CHECKPOINTS = 500
 # Of losses that compare images of a class within the batch.
 _IMAGES_PER_CLASS = {"multi-similarity": 4, "triplet": 4}
+# Scaled cosines have steep gradients at first, and a projection that jumps away with them gives all images
+# nearly the same embedding, from which it comes back slowly.
+_METRIC_CLIP_NORM = 1.0
 _WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05, "lamb": 0.02}
 
 
@@ -47,7 +50,7 @@ class FitOptions:
     learning_rate: float | None = None
     weight_decay: float | None = None
     warmup_epochs: int | None = None
-    clip_norm: float = 0.0
+    clip_norm: float | None = None
     label_smoothing: float = 0.0
     class_weights: bool = False
     dropout: float | None = None
@@ -184,7 +187,7 @@ def resolve(
             label_smoothing=options.label_smoothing,
             optimizer=options.optimizer,
             accumulate=options.accumulate,
-            clip_norm=options.clip_norm,
+            clip_norm=_or(options.clip_norm, _METRIC_CLIP_NORM if options.loss in METRIC_LOSSES else 0.0),
             ema_decay=options.ema_decay,
             class_weights=options.class_weights,
             patience=options.patience,

@@ -73,6 +73,12 @@ def test_pair_losses_draw_several_images_of_a_class(dataset: Dataset) -> None:
     assert resolved(dataset, loss="triplet", images_per_class=8).data.images_per_class == 8
 
 
+def test_losses_that_learn_distances_clip_gradients(dataset: Dataset) -> None:
+    assert resolved(dataset).optimization.clip_norm == 0
+    assert resolved(dataset, loss="arcface").optimization.clip_norm == 1
+    assert resolved(dataset, loss="arcface", clip_norm=0.0).optimization.clip_norm == 0
+
+
 def test_several_labels_are_learned_by_the_binary_loss(dataset: Dataset) -> None:
     assert resolved(dataset).embedding.loss == "cross-entropy"
     assert resolved(replace(dataset, task="multi_label")).embedding.loss == "binary-cross-entropy"
