@@ -5,7 +5,7 @@
 Of CIFAR-10 five classes are trained on (airplane, automobile, bird, cat, deer), the other five retrieved:
 their 30,000 images are half val, by which the best epoch is chosen, half test, each of which in turn is the
 query among the others. Network (ResNet-20 from scratch, projected to 64 dimensions), images, steps, learning
-rate and seed are the same for all three; only the loss differs. The second row of each is the same
+rate, clipping and seed are the same for all three; only the loss differs. The second row of each is the same
 embedding PCA-whitened, fitted on the training images. Recall@1 by chance is 0.2.
 """
 
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--clip-norm", type=float, default=1.0, help="of the gradients, at most")
     parser.add_argument("--projection", type=int, default=64, help="dimensions of the embedding")
     parser.add_argument("--whiten", type=int, default=32, help="dimensions after whitening")
     parser.add_argument("--no-bf16", action="store_true", help="compute in float32")
@@ -95,6 +96,7 @@ def measure(loss: str, data: Path, options: argparse.Namespace) -> Result:
             batch_size=8 if options.quick else options.batch_size,
             input_size=16 if options.quick else 32,
             learning_rate=options.learning_rate,
+            clip_norm=options.clip_norm,
             loss=loss,
             projection=options.projection,
             holdout_classes=options.holdout_classes,
