@@ -75,5 +75,5 @@ def _pixels(split: Split, index: int, spec: Preprocessing) -> NDArray[np.uint8]:
     except (InvalidImage, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ExportError(
-            f"can't compare on {split.sources[index]}: {reason}; --images names others"
+            f"{split.sources[index]} can't be used: {reason}; mend it, leave it out, or name other images"
         ) from error

@@ -89,7 +89,9 @@ def _picture(split: Split, index: int) -> Picture:
         return split.picture(index)
     except (InvalidImage, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ExportError(f"can't crop {split.sources[index]}: {reason}; --images names others") from error
+        raise ExportError(
+            f"{split.sources[index]} can't be used: {reason}; mend it, leave it out, or name other images"
+        ) from error
 
 
 def _crop(picture: Picture, draw: random.Random) -> Image.Image:
