@@ -46,12 +46,11 @@ def test_photographs_are_named_as_well_served_as_offline(tmp_path: Path) -> None
     options = ["export", "--arch", ARCHITECTURE, "--pretrained", "--model-repository", repository]
     exported = CliRunner().invoke(main, options)
     assert exported.exit_code == 0, exported.output
-    with ServerProcess(tmp_path / "models", tmp_path / "index") as server:
-        with Client(server.address) as client:
-            served = []
-            for found in client.classify_stream(paths, top_k=5):
-                assert not isinstance(found, fovea.FoveaError)
-                served.append([score.index for score in found.classes])
+    with ServerProcess(tmp_path / "models", tmp_path / "index") as server, Client(server.address) as client:
+        served = []
+        for found in client.classify_stream(paths, top_k=5):
+            assert not isinstance(found, fovea.FoveaError)
+            served.append([score.index for score in found.classes])
     assert served == offline(paths)
     top1 = sum(found[0] == 8 + 16 * number for number, found in enumerate(served))
     top5 = sum(8 + 16 * number in found for number, found in enumerate(served))
