@@ -56,6 +56,8 @@ class RunLoop:
         self._stale = progress["stale"]
         self._seconds, self._epoch_seconds = progress["seconds"], progress["epoch_seconds"]
         self._epoch_rate = progress["epoch_rate"]
+        # Runs that an older version started don't have it.
+        self._logged = progress.get("logged", self._logged)
 
     def run(self) -> None:
         """The rest of the run, to its last epoch or until the score no longer rises.
@@ -179,6 +181,7 @@ class RunLoop:
             "seconds": self._seconds,
             "epoch_seconds": self._epoch_seconds,
             "epoch_rate": self._epoch_rate,
+            "logged": self._logged,
         }
         self._write("last.pt", self._checkpoint(scores, epoch, progress))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from training.config import RunConfig, read_config, write_config
 from training.engine import Engine
 from training.errors import Interrupted, RunError, SettingError
 from training.options import FitOptions
+from training.trackers import Trackers
 from training.train import fit, resume
 
 # Everything that draws at random, or keeps something from step to step; 5 batches and 3 steps an epoch.
@@ -175,6 +177,29 @@ def test_a_kill_between_two_files_of_an_epochs_end_leaves_no_doubles(
     resume(run, anything, silent)
     assert_same(run, whole)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.pt", "last.pt"}
+
+
+def test_trackers_are_told_the_same_losses(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[int, float] = {}
+
+    def log(_self: Trackers, values: Mapping[str, float], step: int) -> None:
+        if "step/loss" in values:
+            told[step] = values["step/loss"]
+
+    monkeypatch.setattr(run_loop, "_STEPS_BETWEEN_LOGS", 1)
+    monkeypatch.setattr(Trackers, "log", log)
+    fit(options(data, tmp_path / "whole", epochs=1, warmup_epochs=0), silent)
+    whole = dict(told)
+    told.clear()
+    with monkeypatch.context() as patch:
+        killed_at(patch, 5)
+        with pytest.raises(Killed):
+            fit(options(data, tmp_path / "run", epochs=1, warmup_epochs=0), silent)
+    resume(tmp_path / "run", anything, silent)
+    assert told == whole
+    assert len(whole) == 3
 
 
 def test_early_stopping_counts_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
