@@ -41,6 +41,10 @@ class Pair:
     said: str
 
 
+# Two processes that import PyTorch, on a machine that may be busy with others.
+_TIMEOUT_S = 300.0
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     work = tmp_path_factory.mktemp("pair")
@@ -67,10 +71,11 @@ def torchrun(work: Path, *arguments: str) -> tuple[int, str]:
         start_new_session=True,
     )
     try:
-        said, _ = process.communicate(timeout=120)
-    finally:
-        if process.returncode is None:  # they wait for each other: end them all
-            os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate(timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:  # they wait for each other: end them all
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        pytest.fail(f"not over after {_TIMEOUT_S:g} s: {said[-3000:]}")
     return process.returncode, said
 
 

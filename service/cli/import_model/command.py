@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from service.errors import FoveaError
-from service.preprocess import INTERPOLATIONS
+from service.manifest import INTERPOLATIONS  # without Pillow, which other commands wait for
 
 
 def _channels(_: click.Context, option: click.Parameter, value: str | None) -> Any:
