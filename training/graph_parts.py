@@ -63,8 +63,8 @@ def pooling_and_head(graph: onnx.GraphProto) -> list[str]:
 def first_layers(graph: onnx.GraphProto, convolutions: int) -> list[str]:
     """The names of the nodes before the convolution that comes after so many.
 
-    What is rounded first is rounded for all that follows: of an EfficientNet-lite0 in S8S8 these cost more
-    agreement than any others.
+    What is rounded first is rounded for all that follows: of an EfficientNet-lite0 these cost more agreement
+    than any others, and in U8S8 the first two no time.
     """
     places = [index for index, node in enumerate(graph.node) if node.op_type == "Conv"]
     end = places[convolutions] if len(places) > convolutions else 0

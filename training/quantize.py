@@ -30,16 +30,17 @@ class Scheme(NamedTuple):
         signed: S8 around zero, as GPUs multiply them; U8 with a zero point is what x86 multiplies fast
             (S8 runs at float32's speed there).
         float_bias: biases stay float32: TensorRT takes no int32 ones.
+        first_layers: how many convolutions, of networks with more, stay float32 when one is quantized with
+            care. Numbers around zero have only half of their levels for what is never negative.
     """
 
     signed: bool
     float_bias: bool
+    first_layers: int
 
 
-# Of networks with more, when they are quantized with care for GPUs.
-_FIRST_LAYERS = 6
-X86 = Scheme(signed=False, float_bias=False)
-GPU = Scheme(signed=True, float_bias=True)
+X86 = Scheme(signed=False, float_bias=False, first_layers=2)
+GPU = Scheme(signed=True, float_bias=True, first_layers=6)
 
 
 def quantize(
@@ -57,9 +58,8 @@ def quantize(
         target: the file to write; takes the source's metadata too.
         calibration_images: uint8 [count, height, width, 3], as the service would hand them to the graph.
         scheme: `X86` or `GPU`.
-        careful: round weights by `rounding.round_weights`, which takes longer and agrees better; else each
-            to the nearest. For GPUs the first layers stay float32 then, too: numbers around zero have only
-            half of their levels for what is never negative.
+        careful: round weights by `rounding.round_weights`, which takes longer and agrees better, and leave
+            the scheme's first layers float32; else round each weight to the nearest.
 
     Raises:
         ExportError: there are no images, ONNX Runtime isn't installed or can't quantize the graph.
@@ -90,9 +90,8 @@ def quantize(
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             model = onnx.load(prepared)
             exact = _exact(model.graph, scheme)
-            if careful and scheme.signed:
-                exact += first_layers(model.graph, _FIRST_LAYERS)
             if careful:
+                exact += first_layers(model.graph, scheme.first_layers)
                 round_weights(model, calibration_images, exact)
                 onnx.save(model, prepared)
             quantize_static(

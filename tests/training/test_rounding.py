@@ -122,8 +122,8 @@ def test_a_convolutions_outputs_stay_nearer(
     assert errors[1] < 0.5 * errors[0]
 
 
-@pytest.mark.parametrize(("scheme", "left"), [(X86, 0), (GPU, 6)])
-def test_with_care_a_gpus_first_layers_stay_float32(tmp_path: Path, scheme: Scheme, left: int) -> None:
+@pytest.mark.parametrize(("scheme", "left"), [(X86, 2), (GPU, 6)])
+def test_with_care_the_first_layers_stay_float32(tmp_path: Path, scheme: Scheme, left: int) -> None:
     model = graph(groups=1, stride=1, pads=[1, 1, 1, 1])
     draw = np.random.default_rng(9)
     for number in range(6):
