@@ -99,9 +99,9 @@ def make_variants(
     """Write each variant beside `folder`/model.onnx, measure it, and remove it again if it fails its gate.
 
     int8 that fails with weights rounded to the nearest is made once more with weights rounded by what that
-    does to the outputs (`rounding.py`) and its first layers left float32. int8 for x86 runs on OpenVINO too: where that is installed it is
-    measured on both, and the worse of each number counts. fp16 is measured on the CPU, where sums are
-    float32: a GPU's may differ a little more.
+    does to the outputs (`rounding.py`) and its first layers left float32. int8 for x86 runs on OpenVINO too:
+    where that is installed it is measured on both, and the worse of each number counts. fp16 is measured on
+    the CPU, where sums are float32: a GPU's may differ a little more.
 
     Args:
         folder: of the package.
