@@ -50,19 +50,22 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     work = tmp_path_factory.mktemp("pair")
     for seed, (part, count) in enumerate((("train", 16), ("val", 3), ("test", 3))):
         write_class_folders(work / "lights" / part, count, seed=100 * seed)
-    code, said = torchrun(work, json.dumps(TOLD | {"data": str(work / "lights")}))
-    assert code != 0, said  # it ends with a kill
-    code, more = torchrun(work)
-    assert code == 0, more
-    return Pair(work / "lights", work, said + more)
+    told = json.dumps(TOLD | {"data": str(work / "lights")})
+    code, whole = torchrun(work / "whole", told)
+    assert code == 0, whole
+    code, killed = torchrun(work / "killed", told)
+    assert code != 0, killed
+    code, resumed = torchrun(work / "killed")
+    assert code == 0, resumed
+    return Pair(work / "lights", work, whole + killed + resumed)
 
 
-def torchrun(work: Path, *arguments: str) -> tuple[int, str]:
+def torchrun(run: Path, *arguments: str) -> tuple[int, str]:
     """Both processes, on a free port of the loopback interface, to their end: exit status and output."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-            *("--local-addr", "127.0.0.1", "-m", "tests.training.two_processes", str(work), *arguments),
+            *("--local-addr", "127.0.0.1", "-m", "tests.training.two_processes", str(run), *arguments),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -12,9 +12,8 @@ from training.options import FitOptions
 from training.train import fit, resume
 
 
-def learn(work: Path, told: dict[str, Any]) -> None:
-    """A whole run, and one that is killed in its second epoch."""
-    fit(FitOptions(**told, output=work / "whole"), print)
+def die() -> None:
+    """From now on the process is killed in its second epoch."""
     go_on = Engine._learn
 
     def dying(engine: Engine, *arguments: Any) -> None:
@@ -24,12 +23,15 @@ def learn(work: Path, told: dict[str, Any]) -> None:
 
     # This process won't need the other one again.
     Engine._learn = dying  # type: ignore[method-assign, assignment]  # mypy minds both
-    fit(FitOptions(**told, output=work / "killed"), print)
 
 
 if __name__ == "__main__":
+    # One run a process: what the first left in torchrun's store could make a second one wait for ever.
     folder = Path(sys.argv[1])
     if len(sys.argv) > 2:
-        learn(folder, json.loads(sys.argv[2]))
+        if folder.name == "killed":
+            die()
+        told: dict[str, Any] = json.loads(sys.argv[2])
+        fit(FitOptions(**told, output=folder), print)
     else:
-        resume(folder / "killed", lambda _config: None, print)
+        resume(folder, lambda _config: None, print)
