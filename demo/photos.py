@@ -67,10 +67,10 @@ def look_at(client: fovea.Client, paths: Sequence[Path]) -> list[Seen]:
     kept: list[tuple[Path, fovea.Classification]] = []
     for path, found in zip(paths, client.classify_stream(paths, model=MODEL, top_k=_TOP_K), strict=True):
         if isinstance(found, fovea.FoveaError):
-            console.print(f"   [yellow]{escape(path.name)}: {escape(found.message)}[/]")
+            console.print(f"   [yellow]{escape(path.name)}: {escape(found.message)}[/]", soft_wrap=True)
             continue
         named = ", ".join(f"{score.label} {score.probability:.0%}" for score in found.classes)
-        console.print(f"   {escape(path.name)}: {escape(named)}")
+        console.print(f"   {escape(path.name)}: {escape(named)}", soft_wrap=True)
         kept.append((path, found))
     if not kept:
         raise NoPhotos(f"none of the {len(paths)} files can be shown")
@@ -101,7 +101,7 @@ def draw(seen: Sequence[Seen], path: Path) -> None:
         for each in seen[:_ROWS]
     ]
     subtitle = (
-        "EfficientNet-lite0, ImageNet weights   ·   left: a photograph and what the service sees on it; "
-        "right: the others that look most alike, by cosine"
+        f"EfficientNet-lite0, ImageNet weights   ·   {len(rows)} of {len(seen)}   ·   left: a photograph and "
+        "what the service sees on it; right: the others that look most alike, by cosine"
     )
     draw_photo_sheet(rows, "Fovea on photographs", subtitle, path)

@@ -77,6 +77,8 @@ class RunLoop:
         ):
             while engine.epoch <= told.epochs and not self._tired():
                 self._epoch(trackers, interrupts, bar)
+            if engine.epoch <= told.epochs:
+                bar.line(f"stopped: val hasn't become better for {self._stale} epochs")
         self._train.close()
         self._val.close()
 

@@ -255,5 +255,18 @@ def _opening(config: RunConfig, model: nn.Module, dataset: Dataset, folder: Path
         f"{len(dataset.test):,} test images\n"
         f"{told.epochs} epochs in batches of {told.batch_size}{together} at {spec.crop_height} × "
         f"{spec.crop_width} pixels, learning rate up to {told.learning_rate:.4g} ({told.optimizer}), on "
-        f"{config.run.device}; into {folder}"
+        f"{config.run.device}; into {folder}{_frozen(config)}"
     )
+
+
+def _frozen(config: RunConfig) -> str:
+    """A line on what doesn't learn; empty where all of it does."""
+    transfer = config.transfer
+    if not transfer.freeze:
+        return ""
+    line = f"\nall stages up to {transfer.freeze} keep their weights"
+    if not transfer.unfreeze_at_epoch:
+        return line
+    if transfer.unfreeze_at_epoch > config.optimization.epochs:
+        return f"{line} to the end: they would learn from epoch {transfer.unfreeze_at_epoch} on"
+    return f"{line} until epoch {transfer.unfreeze_at_epoch} begins"

@@ -95,13 +95,38 @@ def test_the_best_epoch_by_val_is_scored_once_on_test(
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 6), (1, 2), (2, 5), (9, 6)])
 def test_stops_when_val_has_not_become_better_for_so_long(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int, epochs: int
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    patience: int,
+    epochs: int,
 ) -> None:
     # Equally good isn't better, but the later of the two is kept.
     script(monkeypatch, parts, *(0.5, 0.5, 0.7, 0.7, 0.6, 0.6)[:epochs], 0.3)
     summary = fit(options(parts, tmp_path / "run", epochs=6, patience=patience), lambda _line: None)
     assert summary.epochs == epochs
     assert summary.best_epoch == {2: 2, 5: 4, 6: 4}[epochs]
+    said = "".join(capsys.readouterr())
+    assert (f"stopped: val hasn't become better for {patience} epochs" in said) == (epochs < 6)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze_at_epoch", "said"),
+    [
+        (0, "all stages up to stem keep their weights"),
+        (2, "all stages up to stem keep their weights until epoch 2 begins"),
+        (9, "all stages up to stem keep their weights to the end: they would learn from epoch 9 on"),
+    ],
+)
+def test_says_what_does_not_learn(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreeze_at_epoch: int, said: str
+) -> None:
+    script(monkeypatch, parts, 0.5, 0.5, 0.3)
+    lines: list[str] = []
+    told = options(parts, tmp_path / "run", epochs=2, freeze="stem", unfreeze_at_epoch=unfreeze_at_epoch)
+    fit(told, lines.append)
+    assert said in "\n".join(lines).splitlines()
 
 
 def test_the_averaged_weights_are_scored_and_kept(

@@ -110,7 +110,9 @@ def temperature(manifest: Mapping[str, Any], fitted: Mapping[str, Any] | None) -
         return "" if value == 1 else f"Logits are divided by a temperature of {value:.4g}."
     return (
         f"Logits are divided by a temperature of {value:.4g}, fitted on {fitted['images']:,} val images: "
-        f"their calibration error fell from {fitted['ece_before']:.2%} to {fitted['ece_after']:.2%}."
+        f"their mean negative log-likelihood fell from {fitted['nll_before']:.4f} to "
+        f"{fitted['nll_after']:.4f}; their calibration error was {fitted['ece_before']:.2%} and is "
+        f"{fitted['ece_after']:.2%}."
     )
 
 

@@ -47,6 +47,8 @@ def test_it_tells_the_runs_facts(noisy: Noisy) -> None:
     card = packaged(noisy)
     temperature = json.loads((noisy.run / "temperature.json").read_text())["temperature"]
     assert f"a temperature of {temperature:.4g}, fitted on 27 val images" in card
+    assert "their mean negative log-likelihood fell from " in card
+    assert "calibration error fell" not in card
     assert "27 test images" in card
     assert "| model.onnx | fp32 | any | 27 | 100.00% | 1.000000 |" in card
     assert "fovea-train fit" in card.split("## How it was made")[1] or "```" in card
