@@ -34,7 +34,7 @@ _search, _sheet = section("Search"), section("Sheet")
 @augmentation_options
 @told
 def find_rate_command(lowest: float, highest: float, steps: int, output: Path, **options: Any) -> None:
-    """Find a learning rate: raise it until training fails, and see where the loss falls fastest."""
+    """Find a learning rate: raise it until training fails, and see how far the loss falls."""
     from training.rate_finder import find_rate, write_plot
 
     _writable(output, ".png", ".svg", ".pdf")
@@ -42,8 +42,8 @@ def find_rate_command(lowest: float, highest: float, steps: int, output: Path, *
     search = find_rate(config, dataset, lowest, highest, steps, click.echo)
     write_plot(search, output)
     click.echo(
-        f"after {len(search.rates)} steps up to {search.rates[-1]:.3g} the loss falls fastest around "
-        f"{search.suggestion:.2g}; the plot is {output}\n"
+        f"after {len(search.rates)} steps up to {search.rates[-1]:.3g} the loss was lowest at "
+        f"{3 * search.suggestion:.2g}; the plot is {output}\n"
         f"next: fovea-train fit … --learning-rate {search.suggestion:.2g}"
     )
 

@@ -16,6 +16,8 @@ from training.setup import Say, build_engine, build_model, build_objective, trai
 # Smith's ranges end where the loss explodes; four times the best is explosion enough.
 _FAILED = 4.0
 _SMOOTHING = 0.9
+# Of steps that fall: fewer are noise.
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ def find_rate(
 ) -> RateSearch:
     """Raise the learning rate from step to step, by a factor (Smith 2015, arXiv:1506.01186, section 3.3).
 
-    The suggestion is the rate where the smoothed loss falls steepest on the logarithmic axis: below the one
-    where it is lowest, which is on the brink already.
+    The suggestion is a third of the rate at which the smoothed loss is lowest.
 
     Args:
         config: of the run whose highest learning rate is sought.
@@ -74,29 +75,27 @@ def find_rate(
         if smoothed[-1] > _FAILED * min(smoothed):
             break
     batches.close()
-    return RateSearch(tuple(rates), tuple(losses), tuple(smoothed), steepest(rates, smoothed))
+    return RateSearch(tuple(rates), tuple(losses), tuple(smoothed), below_the_brink(rates, smoothed))
 
 
-def steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls fastest, before its lowest point.
+def below_the_brink(rates: list[float], losses: list[float]) -> float:
+    """A third of the rate at which the loss is lowest.
+
+    That rate is on the brink; the highest of a schedule with a warm-up may come near it. Where the loss falls
+    steepest is ten times lower here, and lost in the noise of a hundred steps.
 
     Raises:
-        SettingError: it doesn't fall anywhere.
+        SettingError: the loss doesn't fall anywhere.
     """
-    # The mean of the first few steps isn't smooth yet, and slopes over few steps are noise.
-    start, span = min(len(losses) // 8, 20), max(1, len(losses) // 8)
-    end = min(range(start, len(losses)), key=losses.__getitem__, default=0)
-    slopes = [
-        (losses[i + span] - losses[i]) / (math.log(rates[i + span]) - math.log(rates[i]))
-        for i in range(start, end - span + 1)
-    ]
-    if not slopes or min(slopes) >= 0:
+    # The mean of the first few steps isn't smooth yet.
+    start = min(len(losses) // 8, 20)
+    lowest = min(range(start, len(losses)), key=losses.__getitem__, default=0)
+    if lowest - start < _FEWEST:
         raise SettingError(
             f"the loss fell nowhere between --lowest and {rates[-1]:.3g}; expected it to fall: try a lower "
             "--lowest, or more --steps"
         )
-    first = start + slopes.index(min(slopes))
-    return math.sqrt(rates[first] * rates[first + span])
+    return rates[lowest] / 3
 
 
 def write_plot(search: RateSearch, path: Path) -> None:
