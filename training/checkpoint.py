@@ -1,7 +1,6 @@
 """Checkpoints: what a run needs to be scored, exported or gone on with, in one file written whole or not."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from training.errors import RunError, WeightsError
 from training.weights import load
+from training.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         RunError: it can't be written, as when the disk is full; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             torch.save(vars(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise RunError(
             f"{path}: can't be written after epoch {checkpoint.epoch}: {_reason(error)}"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """What a run was told, resolved to the last value: config.toml in its folder."""
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from service.preprocess import Preprocessing
 from training.errors import RunError
+from training.whole_file import whole_file
 
 Channels = tuple[float, float, float]
 
@@ -235,10 +235,9 @@ def write_config(folder: Path, config: RunConfig) -> None:
         f"[{section}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in fields.items())
         for section, fields in asdict(config).items()
     ]
-    temporary = folder / f".config.toml.{os.getpid()}"
-    temporary.write_text("\n".join(sections), encoding="utf-8")
-    # Whole or not at all: a run that is killed at its very beginning can go on too.
-    temporary.replace(folder / "config.toml")
+    # A run that is killed at its very beginning can go on too.
+    with whole_file(folder / "config.toml") as file:
+        file.write("\n".join(sections).encode())
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import RunError, SettingError
+from training.whole_file import whole_file
 
 _FORMAT = 1
 _DIGEST_BYTES = 32
@@ -51,7 +52,8 @@ class FeatureCache:
         self._parts: list[Tensor] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "description.json", (text + "\n").encode())
+            with whole_file(self.folder / "description.json") as file:
+                file.write((text + "\n").encode())
         except OSError as error:
             raise SettingError(
                 f"--feature-cache is {root}, which can't be written to: {error.strerror or error}"
@@ -84,7 +86,8 @@ class FeatureCache:
             {"digests": torch.from_numpy(keys), "vectors": vectors}, {"sha256": _checksum(keys, vectors)}
         )
         try:
-            _write(self.folder / f"{secrets.token_hex(8)}.safetensors", content)
+            with whole_file(self.folder / f"{secrets.token_hex(8)}.safetensors") as file:
+                file.write(content)
         except OSError as error:
             raise RunError(f"{self.folder}: features can't be written: {error.strerror or error}") from error
         self._take(digests, vectors)
@@ -147,15 +150,3 @@ def _checksum(keys: NDArray[np.uint8], vectors: Tensor) -> str:
     digest = hashlib.sha256(keys.tobytes())
     digest.update(vectors.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

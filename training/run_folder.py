@@ -17,6 +17,7 @@ from typing import Any
 from service.errors import InvalidImage
 from training.data import Dataset
 from training.errors import RunError, SettingError
+from training.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,5 @@ def forget_epochs(folder: Path, behind: int) -> None:
         if epoch > behind or not line.endswith("\n"):
             break
         kept.append(line)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write("".join(kept).encode())
