@@ -93,11 +93,6 @@ def evaluate_command(**options: Any) -> None:
         pictures = _pictures(options, target)
         for note in pictures.notes:
             click.echo(note)
-        if options["split"] == "auto" and pictures.source.endswith(", all"):
-            click.echo(
-                "all images are scored; a model that learned from some of them looks better than it is: "
-                "--data with the run's folder takes its test images"
-            )
         with Bar(len(pictures.split), "evaluating") as bar:
             found = evaluate(target, pictures, bar.advance, options["threshold"])
         show(found)

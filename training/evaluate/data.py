@@ -30,7 +30,7 @@ class LabelledPictures:
         source: where they come from, for people.
         root: names of files are given relative to it; None where they aren't.
         names: of all pictures, where the data name them.
-        notes: what was left out, a line each.
+        notes: what was left out, or should be known of the scores, a line each.
     """
 
     split: Split
@@ -101,7 +101,7 @@ def open_pictures(data: str, part: str = "auto") -> LabelledPictures:
         source=f"{data}, {_called(chosen)}",
         names=tuple(entry.name for entry in entries),
         # Of archives that are damaged what can be read is scored; it is said that there was more.
-        notes=tuple(f"{name}: {fault}" for name, fault in listing.damaged),
+        notes=(*(f"{name}: {fault}" for name, fault in listing.damaged), *_warnings(part, chosen)),
     )
 
 
@@ -184,7 +184,8 @@ def _folder(root: Path, part: str) -> LabelledPictures:
     if not paths:
         raise DataError(f"{root}: no images in folders named like classes")
     split = Split(paths, np.array(labels, np.int64))
-    return LabelledPictures(split, classes, f"{root}, {_called(chosen)}", root)
+    source = f"{root}, {_called(chosen)}"
+    return LabelledPictures(split, classes, source, root, notes=_warnings(part, chosen))
 
 
 def _chosen(parts: Iterable[str], part: str, where: Path) -> list[str]:
@@ -196,6 +197,16 @@ def _chosen(parts: Iterable[str], part: str, where: Path) -> list[str]:
     if name not in there:
         raise SettingError(f"--split is {part!r}; {where} has {', '.join(there)}")
     return [name]
+
+
+def _warnings(part: str, chosen: list[str]) -> tuple[str, ...]:
+    """Where the parts weren't asked for and the data come in one, training images may be among them."""
+    if part != "auto" or ALL not in chosen:
+        return ()
+    return (
+        "all images are scored; a model that learned from some of them looks better than it is: "
+        "--data with the run's folder takes its test images",
+    )
 
 
 def _called(chosen: list[str]) -> str:
