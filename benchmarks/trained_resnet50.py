@@ -44,20 +44,19 @@ _BATCH_SIZE = 8
 
 def main() -> None:
     """Train where nothing is trained yet, export, measure, print, exit by the bars."""
-    root = Path(__file__).resolve().parents[1]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--data",
         type=Path,
-        default=root.parent / "shared" / "data" / "cifar10-jpeg75.tar.xz",
+        default=cifar10.ARCHIVE,
         help="archive of train/<class>/*.jpg and test/<class>/*.jpg (default: %(default)s)",
     )
     parser.add_argument(
         "--minutes", type=float, default=25.0, help="of one core, for training (default: %(default)s)"
     )
-    parser.add_argument("--output", type=Path, default=root / "benchmarks" / "work", help="(%(default)s)")
+    parser.add_argument("--output", type=Path, default=cifar10.WORK, help="(%(default)s)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     data = cifar10.pictures(options.data, options.output)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.source import Source, source_bytes
+from training.content import content_digest
+from training.source import Source
 from training.splits import Dataset, Split
 
 # Of each split: tens of milliseconds, and a picture that was replaced by one of the same size is found
@@ -39,7 +40,7 @@ def fingerprint(dataset: Dataset) -> str:
             size = source.stat().st_size if isinstance(source, Path) else source.size
             digest.update(f"{str(source)[len(root) :]} {size}\n".encode(errors="surrogateescape"))
             if index % every == 0:
-                digest.update(hashlib.sha256(source_bytes(source)).digest())
+                digest.update(content_digest(split, index))
     return digest.hexdigest()
 
 

@@ -1,21 +1,13 @@
-"""A folder of images, a subfolder for each class → a listing, or a data set."""
+"""A folder of images, a subfolder for each class → a listing."""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from training.assembly import assemble
 from training.errors import DataError
-from training.image_check import Track, untracked
 from training.image_files import SUFFIXES, describe_passed_over, find_images
 from training.layout import ALL, class_names, parts_of, training_classes
 from training.listing import Entry, Listing, check_recordable
-from training.splits import Dataset
-
-
-def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked) -> Dataset:
-    """Find, check and split the images under `root`; as `list_folder` and `assembly.assemble`."""
-    return assemble(list_folder(root), skip_broken, track)
 
 
 def list_folder(root: Path) -> Listing:

@@ -6,6 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from training.assembly import assemble
+from training.folder import list_folder
+from training.image_check import Track, untracked
+from training.splits import Dataset
+
 CLASSES = ("blue", "green", "red")
 
 
@@ -30,3 +35,8 @@ def write_class_folders(root: Path, count: int, seed: int = 0) -> Path:
 def draw(seed: int) -> random.Random:
     """A source of randomness for augmentation."""
     return random.Random(seed)
+
+
+def read_folder(root: Path, skip_broken: bool = False, track: Track = untracked) -> Dataset:
+    """A folder's data set, whatever its name."""
+    return assemble(list_folder(root), skip_broken, track)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.pictures import CLASSES, picture, write_class_folders
+from tests.training.pictures import CLASSES, picture, read_folder, write_class_folders
 from training.errors import BrokenImages, DataError
-from training.folder import read_folder
 from training.image_check import Checked, check_images
 from training.image_files import SUFFIXES, find_images
 from training.splits import Dataset, Split

@@ -12,10 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from tests.training.data_sources import Cells, image_rows, write_csv
-from tests.training.pictures import CLASSES, picture, write_class_folders
+from tests.training.pictures import CLASSES, picture, read_folder, write_class_folders
 from training.data import open_dataset
 from training.errors import BrokenImages, DataError, SettingError
-from training.folder import read_folder
 from training.splits import Dataset, Split
 
 
