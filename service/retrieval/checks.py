@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequest, VectorMismatch, shorten
-from service.retrieval.index import CollectionSpec, Item, Metric
+from service.errors import InvalidRequest, VectorMismatch, listed, shorten
+from service.retrieval.filters import check_filter
+from service.retrieval.index import CollectionSpec, Item, Metric, SearchOptions, Storage
+from service.retrieval.schema import AttributeType, check_schema, fits
 
 MAX_DIMENSION = 65_536
 MAX_FINGERPRINT_BYTES = 512
@@ -30,7 +32,8 @@ class Batch:
 
     Attributes:
         ids: the items', in the order in which they are written.
-        vectors: float32 [items, dimension], C-contiguous; of length 1 where the metric is the cosine.
+        vectors: float32 [items, dimension], C-contiguous; of length 1 where the metric is the cosine, and
+            rounded to what the collection's storage holds.
         attributes: JSON objects; int, float, bool and string stay what they are.
     """
 
@@ -41,7 +44,7 @@ class Batch:
 
 def check_spec(spec: CollectionSpec) -> None:
     """Raises:
-    InvalidRequest: the name, dimension or fingerprint can't be used.
+    InvalidRequest: the name, dimension, fingerprint or an attribute can't be used.
     """
     if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
         raise InvalidRequest(
@@ -59,6 +62,7 @@ def check_spec(spec: CollectionSpec) -> None:
             f"collection {spec.name}: fingerprint {shorten(spec.fingerprint)}; "
             f"expected at most {MAX_FINGERPRINT_BYTES} bytes of UTF-8"
         )
+    check_schema(spec.attributes)
 
 
 def check_top_k(top_k: int) -> None:
@@ -69,28 +73,59 @@ def check_top_k(top_k: int) -> None:
         raise InvalidRequest(f"top_k is {shorten(top_k)}; expected a whole number of at least 1")
 
 
+def check_options(spec: CollectionSpec, options: SearchOptions) -> None:
+    """Raises:
+    InvalidRequest: a filter that `check_filter` refuses, a minimum score that isn't finite, a group by an
+        attribute that isn't declared or of less than one item, a negative offset, or a recall outside (0, 1].
+    """
+    if options.filter is not None:
+        check_filter(spec.attributes, options.filter)
+    if options.min_score is not None and not math.isfinite(options.min_score):
+        raise InvalidRequest(f"min_score is {options.min_score}; expected a finite number")
+    if options.group_by is not None:
+        if options.group_by.attribute not in spec.attributes:
+            raise InvalidRequest(
+                f"group_by names attribute {shorten(options.group_by.attribute)}; expected one that the "
+                f"collection declares: {listed(sorted(spec.attributes))}"
+            )
+        if options.group_by.max_per_group < 1:
+            raise InvalidRequest(
+                f"group_by has max_per_group {options.group_by.max_per_group}; expected at least 1"
+            )
+    if options.offset < 0:
+        raise InvalidRequest(f"offset is {options.offset}; expected 0 or more")
+    if not 0 < options.recall <= 1:
+        raise InvalidRequest(f"recall is {options.recall}; expected above 0, and at most 1")
+
+
 def pack_items(spec: CollectionSpec, items: Sequence[Item]) -> Batch:
     """Check items and pack them; of several with one id the last is kept, in the place of the first.
 
     Raises:
         VectorMismatch: a vector of another dimension.
-        InvalidRequest: an id or attribute that can't be stored, or a vector that isn't finite, is longer
-            than `MAX_LENGTH`, or is zero where the metric is the cosine.
+        InvalidRequest: an id or attribute that can't be stored, a declared attribute of another type, or a
+            vector that isn't finite, is longer than `MAX_LENGTH`, is zero where the metric is the cosine, or
+            doesn't fit the collection's storage.
     """
     for item in items:
         size = _utf8_size(item.id)
-        if size is None or not 1 <= size <= MAX_ID_BYTES:
+        if size is None or not 1 <= size <= MAX_ID_BYTES or "\0" in item.id:
             raise InvalidRequest(
-                f"an item's id is {shorten(item.id)}; expected 1 to {MAX_ID_BYTES} bytes of UTF-8"
+                f"an item's id is {shorten(item.id)}; expected 1 to {MAX_ID_BYTES} bytes of UTF-8 without "
+                "zero bytes"
             )
-    attributes = [_pack_attributes(item) for item in items]
+    attributes = [_pack_attributes(spec, item) for item in items]
     vectors = np.empty((len(items), spec.dimension), np.float32)
     for number, item in enumerate(items):
         vector = np.asarray(item.vector)
         _check_shape(spec, vector, 1, f"the vector of item {shorten(item.id)}")
         with np.errstate(over="ignore"):  # float64 beyond float32: refused below as not finite
             vectors[number] = vector
-    vectors = _normalise(spec, vectors, lambda number: f"the vector of item {shorten(items[number].id)}")
+
+    def name(number: int) -> str:
+        return f"the vector of item {shorten(items[number].id)}"
+
+    vectors = _rounded(spec, _normalise(spec, vectors, name), name)
     last = {item.id: number for number, item in enumerate(items)}
     if len(last) == len(items):
         return Batch(list(last), vectors, attributes)
@@ -175,7 +210,25 @@ def _normalise(
     return vectors
 
 
-def _pack_attributes(item: Item) -> str:
+def _rounded(
+    spec: CollectionSpec, vectors: NDArray[np.float32], what: Callable[[int], str]
+) -> NDArray[np.float32]:
+    if spec.storage is Storage.FLOAT32:
+        return vectors
+    with np.errstate(over="ignore"):  # refused below
+        halves = vectors.astype(np.float16)
+    fitting = np.isfinite(halves).all(axis=1)
+    if not fitting.all():
+        number = int(fitting.argmin())
+        place = int(np.isinf(halves[number]).argmax())
+        raise InvalidRequest(
+            f"{what(number)} has {vectors[number, place]:g} at {place}; expected at most "
+            f"{np.finfo(np.float16).max:,.0f}, as collection {spec.name} stores float16"
+        )
+    return halves.astype(np.float32)
+
+
+def _pack_attributes(spec: CollectionSpec, item: Item) -> str:
     if not item.attributes:
         return "{}"
     for name, value in item.attributes.items():
@@ -184,7 +237,17 @@ def _pack_attributes(item: Item) -> str:
                 f"item {shorten(item.id)}: attribute {shorten(name)} is {shorten(value)}; expected a name of "
                 "UTF-8 that isn't empty, and a string of UTF-8, a 64-bit int, a finite float or a bool"
             )
-    text = json.dumps(dict(item.attributes), ensure_ascii=False, separators=(",", ":"))
+    values = dict(item.attributes)
+    for name in values.keys() & spec.attributes.keys():
+        declared = spec.attributes[name]
+        if not fits(declared, values[name]):
+            raise InvalidRequest(
+                f"item {shorten(item.id)}: attribute {shorten(name)} is {shorten(values[name])}; collection "
+                f"{spec.name} declares {declared.described}"
+            )
+        if declared is AttributeType.FLOAT:
+            values[name] = float(values[name])
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode())
     if size > MAX_ATTRIBUTES_BYTES:
         raise InvalidRequest(

@@ -47,9 +47,68 @@ METRIC_L2: Metric.ValueType  # 3
 """Score is minus the Euclidean distance."""
 global___Metric = Metric
 
+class _AttributeType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AttributeTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttributeType.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ATTRIBUTE_TYPE_UNSPECIFIED: _AttributeType.ValueType  # 0
+    ATTRIBUTE_TYPE_STRING: _AttributeType.ValueType  # 1
+    ATTRIBUTE_TYPE_INT: _AttributeType.ValueType  # 2
+    ATTRIBUTE_TYPE_FLOAT: _AttributeType.ValueType  # 3
+    """Takes an int too."""
+    ATTRIBUTE_TYPE_BOOL: _AttributeType.ValueType  # 4
+
+class AttributeType(_AttributeType, metaclass=_AttributeTypeEnumTypeWrapper): ...
+
+ATTRIBUTE_TYPE_UNSPECIFIED: AttributeType.ValueType  # 0
+ATTRIBUTE_TYPE_STRING: AttributeType.ValueType  # 1
+ATTRIBUTE_TYPE_INT: AttributeType.ValueType  # 2
+ATTRIBUTE_TYPE_FLOAT: AttributeType.ValueType  # 3
+"""Takes an int too."""
+ATTRIBUTE_TYPE_BOOL: AttributeType.ValueType  # 4
+global___AttributeType = AttributeType
+
+class _Storage:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _StorageEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Storage.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    STORAGE_UNSPECIFIED: _Storage.ValueType  # 0
+    STORAGE_FLOAT32: _Storage.ValueType  # 1
+    STORAGE_FLOAT16: _Storage.ValueType  # 2
+    """Half the room; numbers beyond ±65,504 are refused."""
+
+class Storage(_Storage, metaclass=_StorageEnumTypeWrapper):
+    """In what vectors are kept; queries and scores are float32 always."""
+
+STORAGE_UNSPECIFIED: Storage.ValueType  # 0
+STORAGE_FLOAT32: Storage.ValueType  # 1
+STORAGE_FLOAT16: Storage.ValueType  # 2
+"""Half the room; numbers beyond ±65,504 are refused."""
+global___Storage = Storage
+
 @typing.final
 class Collection(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class AttributesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: global___AttributeType.ValueType
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___AttributeType.ValueType = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     NAME_FIELD_NUMBER: builtins.int
     DIMENSION_FIELD_NUMBER: builtins.int
@@ -57,6 +116,9 @@ class Collection(google.protobuf.message.Message):
     FINGERPRINT_FIELD_NUMBER: builtins.int
     COUNT_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    STORAGE_FIELD_NUMBER: builtins.int
+    INDEX_TYPE_FIELD_NUMBER: builtins.int
     name: builtins.str
     dimension: builtins.int
     metric: global___Metric.ValueType
@@ -65,9 +127,16 @@ class Collection(google.protobuf.message.Message):
     collection takes vectors of any origin, and no images.
     """
     count: builtins.int
+    storage: global___Storage.ValueType
+    index_type: builtins.str
+    """How it is searched just now, in the engine's own word: "flat" is exact."""
     @property
     def model(self) -> fovea.v1.model_pb2.ModelVersion:
         """The model that the fingerprint belongs to, when this server has it loaded."""
+
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, global___AttributeType.ValueType]:
+        """Those declared, by name."""
 
     def __init__(
         self,
@@ -78,11 +147,169 @@ class Collection(google.protobuf.message.Message):
         fingerprint: builtins.str = ...,
         count: builtins.int = ...,
         model: fovea.v1.model_pb2.ModelVersion | None = ...,
+        attributes: collections.abc.Mapping[builtins.str, global___AttributeType.ValueType] | None = ...,
+        storage: global___Storage.ValueType = ...,
+        index_type: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["count", b"count", "dimension", b"dimension", "fingerprint", b"fingerprint", "metric", b"metric", "model", b"model", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "count", b"count", "dimension", b"dimension", "fingerprint", b"fingerprint", "index_type", b"index_type", "metric", b"metric", "model", b"model", "name", b"name", "storage", b"storage"]) -> None: ...
 
 global___Collection = Collection
+
+@typing.final
+class Filter(google.protobuf.message.Message):
+    """What items are kept by their attributes. An attribute must be declared. A
+    comparison with one that an item doesn't have is false, and its negation
+    true.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EQUALS_FIELD_NUMBER: builtins.int
+    IS_IN_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    EXISTS_FIELD_NUMBER: builtins.int
+    ALL_OF_FIELD_NUMBER: builtins.int
+    ANY_OF_FIELD_NUMBER: builtins.int
+    NEGATION_FIELD_NUMBER: builtins.int
+    @property
+    def equals(self) -> global___Equals: ...
+    @property
+    def is_in(self) -> global___In: ...
+    @property
+    def range(self) -> global___Range: ...
+    @property
+    def exists(self) -> global___Exists: ...
+    @property
+    def all_of(self) -> global___Filters:
+        """All hold."""
+
+    @property
+    def any_of(self) -> global___Filters:
+        """One holds at least."""
+
+    @property
+    def negation(self) -> global___Filter: ...
+    def __init__(
+        self,
+        *,
+        equals: global___Equals | None = ...,
+        is_in: global___In | None = ...,
+        range: global___Range | None = ...,
+        exists: global___Exists | None = ...,
+        all_of: global___Filters | None = ...,
+        any_of: global___Filters | None = ...,
+        negation: global___Filter | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["all_of", b"all_of", "any_of", b"any_of", "condition", b"condition", "equals", b"equals", "exists", b"exists", "is_in", b"is_in", "negation", b"negation", "range", b"range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["all_of", b"all_of", "any_of", b"any_of", "condition", b"condition", "equals", b"equals", "exists", b"exists", "is_in", b"is_in", "negation", b"negation", "range", b"range"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["condition", b"condition"]) -> typing.Literal["equals", "is_in", "range", "exists", "all_of", "any_of", "negation"] | None: ...
+
+global___Filter = Filter
+
+@typing.final
+class Filters(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: builtins.int
+    @property
+    def filters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Filter]: ...
+    def __init__(
+        self,
+        *,
+        filters: collections.abc.Iterable[global___Filter] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filters", b"filters"]) -> None: ...
+
+global___Filters = Filters
+
+@typing.final
+class Equals(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    attribute: builtins.str
+    @property
+    def value(self) -> global___AttributeValue: ...
+    def __init__(
+        self,
+        *,
+        attribute: builtins.str = ...,
+        value: global___AttributeValue | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attribute", b"attribute", "value", b"value"]) -> None: ...
+
+global___Equals = Equals
+
+@typing.final
+class In(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    attribute: builtins.str
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttributeValue]: ...
+    def __init__(
+        self,
+        *,
+        attribute: builtins.str = ...,
+        values: collections.abc.Iterable[global___AttributeValue] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attribute", b"attribute", "values", b"values"]) -> None: ...
+
+global___In = In
+
+@typing.final
+class Range(google.protobuf.message.Message):
+    """Numbers, and strings by code point; one bound at least."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: builtins.int
+    GT_FIELD_NUMBER: builtins.int
+    GTE_FIELD_NUMBER: builtins.int
+    LT_FIELD_NUMBER: builtins.int
+    LTE_FIELD_NUMBER: builtins.int
+    attribute: builtins.str
+    @property
+    def gt(self) -> global___AttributeValue: ...
+    @property
+    def gte(self) -> global___AttributeValue: ...
+    @property
+    def lt(self) -> global___AttributeValue: ...
+    @property
+    def lte(self) -> global___AttributeValue: ...
+    def __init__(
+        self,
+        *,
+        attribute: builtins.str = ...,
+        gt: global___AttributeValue | None = ...,
+        gte: global___AttributeValue | None = ...,
+        lt: global___AttributeValue | None = ...,
+        lte: global___AttributeValue | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["gt", b"gt", "gte", b"gte", "lt", b"lt", "lte", b"lte"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attribute", b"attribute", "gt", b"gt", "gte", b"gte", "lt", b"lt", "lte", b"lte"]) -> None: ...
+
+global___Range = Range
+
+@typing.final
+class Exists(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: builtins.int
+    attribute: builtins.str
+    def __init__(
+        self,
+        *,
+        attribute: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attribute", b"attribute"]) -> None: ...
+
+global___Exists = Exists
 
 @typing.final
 class AttributeValue(google.protobuf.message.Message):
@@ -114,14 +341,34 @@ global___AttributeValue = AttributeValue
 class CreateCollectionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class AttributesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: global___AttributeType.ValueType
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___AttributeType.ValueType = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     COLLECTION_FIELD_NUMBER: builtins.int
     METRIC_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     EXTERNAL_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    STORAGE_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit."""
     metric: global___Metric.ValueType
     """Default: cosine."""
+    storage: global___Storage.ValueType
+    """Default: float32."""
     @property
     def model(self) -> global___ModelSelector:
         """This model makes the vectors: dimension and fingerprint are its own."""
@@ -130,6 +377,12 @@ class CreateCollectionRequest(google.protobuf.message.Message):
     def external(self) -> global___ExternalVectors:
         """The caller brings vectors of this dimension."""
 
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, global___AttributeType.ValueType]:
+        """Those that filters and groups go by, at most 64; values of another type are
+        refused. Others are stored and returned, no more.
+        """
+
     def __init__(
         self,
         *,
@@ -137,9 +390,11 @@ class CreateCollectionRequest(google.protobuf.message.Message):
         metric: global___Metric.ValueType = ...,
         model: global___ModelSelector | None = ...,
         external: global___ExternalVectors | None = ...,
+        attributes: collections.abc.Mapping[builtins.str, global___AttributeType.ValueType] | None = ...,
+        storage: global___Storage.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["external", b"external", "model", b"model", "origin", b"origin"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "external", b"external", "metric", b"metric", "model", b"model", "origin", b"origin"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "collection", b"collection", "external", b"external", "metric", b"metric", "model", b"model", "origin", b"origin", "storage", b"storage"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["origin", b"origin"]) -> typing.Literal["model", "external"] | None: ...
 
 global___CreateCollectionRequest = CreateCollectionRequest
@@ -406,21 +661,82 @@ class UpsertResult(google.protobuf.message.Message):
 global___UpsertResult = UpsertResult
 
 @typing.final
+class UpsertStreamRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Returned in the reply; the caller's own."""
+    timeout_ms: builtins.int
+    """How long this message may take from the moment the server reads it; 0 means
+    the server's default.
+    """
+    @property
+    def request(self) -> global___UpsertRequest: ...
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        request: global___UpsertRequest | None = ...,
+        timeout_ms: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "request", b"request", "timeout_ms", b"timeout_ms"]) -> None: ...
+
+global___UpsertStreamRequest = UpsertStreamRequest
+
+@typing.final
+class UpsertStreamResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    @property
+    def response(self) -> global___UpsertResponse: ...
+    @property
+    def error(self) -> fovea.v1.status_pb2.Status:
+        """This whole message failed, for instance its collection is unknown."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        response: global___UpsertResponse | None = ...,
+        error: fovea.v1.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["response", "error"] | None: ...
+
+global___UpsertStreamResponse = UpsertStreamResponse
+
+@typing.final
 class DeleteRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: builtins.int
     IDS_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
     collection: builtins.str
     @property
-    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Either ids or a filter."""
+
+    @property
+    def filter(self) -> global___Filter: ...
     def __init__(
         self,
         *,
         collection: builtins.str = ...,
         ids: collections.abc.Iterable[builtins.str] | None = ...,
+        filter: global___Filter | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "ids", b"ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "filter", b"filter", "ids", b"ids"]) -> None: ...
 
 global___DeleteRequest = DeleteRequest
 
@@ -430,7 +746,7 @@ class DeleteResponse(google.protobuf.message.Message):
 
     DELETED_FIELD_NUMBER: builtins.int
     deleted: builtins.int
-    """How many of the ids were there."""
+    """How many items were there."""
     def __init__(
         self,
         *,
@@ -529,13 +845,18 @@ class CountRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
     collection: builtins.str
+    @property
+    def filter(self) -> global___Filter: ...
     def __init__(
         self,
         *,
         collection: builtins.str = ...,
+        filter: global___Filter | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "filter", b"filter"]) -> None: ...
 
 global___CountRequest = CountRequest
 
@@ -590,6 +911,12 @@ class SearchRequest(google.protobuf.message.Message):
     QUERIES_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
     FINGERPRINT_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    MIN_SCORE_FIELD_NUMBER: builtins.int
+    GROUP_BY_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    RECALL_FIELD_NUMBER: builtins.int
+    QUERY_EXPANSION_FIELD_NUMBER: builtins.int
     collection: builtins.str
     top_k: builtins.int
     """How many neighbours per query; 0 means 10."""
@@ -597,10 +924,28 @@ class SearchRequest(google.protobuf.message.Message):
     """What made the query vectors. FAILED_PRECONDITION if the collection has
     another.
     """
+    min_score: builtins.float
+    """Only items with at least this score."""
+    offset: builtins.int
+    """How many of the nearest to leave out, for paging. With top_k at most the
+    server's max_top_k.
+    """
+    recall: builtins.float
+    """The share of the true nearest that an approximate index should find, above
+    0 to 1; 1: all, by looking at every item. 0: the default, 0.98.
+    """
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SearchQuery]:
         """1 to the server's max_images_per_request."""
 
+    @property
+    def filter(self) -> global___Filter:
+        """Only items that it keeps."""
+
+    @property
+    def group_by(self) -> global___GroupBy: ...
+    @property
+    def query_expansion(self) -> global___QueryExpansion: ...
     def __init__(
         self,
         *,
@@ -608,10 +953,68 @@ class SearchRequest(google.protobuf.message.Message):
         queries: collections.abc.Iterable[global___SearchQuery] | None = ...,
         top_k: builtins.int = ...,
         fingerprint: builtins.str = ...,
+        filter: global___Filter | None = ...,
+        min_score: builtins.float | None = ...,
+        group_by: global___GroupBy | None = ...,
+        offset: builtins.int = ...,
+        recall: builtins.float = ...,
+        query_expansion: global___QueryExpansion | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "fingerprint", b"fingerprint", "queries", b"queries", "top_k", b"top_k"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_score", b"_min_score", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score", "query_expansion", b"query_expansion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_score", b"_min_score", "collection", b"collection", "filter", b"filter", "fingerprint", b"fingerprint", "group_by", b"group_by", "min_score", b"min_score", "offset", b"offset", "queries", b"queries", "query_expansion", b"query_expansion", "recall", b"recall", "top_k", b"top_k"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_min_score", b"_min_score"]) -> typing.Literal["min_score"] | None: ...
 
 global___SearchRequest = SearchRequest
+
+@typing.final
+class GroupBy(google.protobuf.message.Message):
+    """Diversity: at most so many neighbours with one value of an attribute. Items
+    without it are never limited.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: builtins.int
+    MAX_PER_GROUP_FIELD_NUMBER: builtins.int
+    attribute: builtins.str
+    max_per_group: builtins.int
+    """0 means 1."""
+    def __init__(
+        self,
+        *,
+        attribute: builtins.str = ...,
+        max_per_group: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attribute", b"attribute", "max_per_group", b"max_per_group"]) -> None: ...
+
+global___GroupBy = GroupBy
+
+@typing.final
+class QueryExpansion(google.protobuf.message.Message):
+    """α query expansion: the query is searched again as the sum of itself and of
+    its nearest neighbours, each weighted by its score to the power of alpha.
+    Cosine and inner product only.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NEIGHBORS_FIELD_NUMBER: builtins.int
+    ALPHA_FIELD_NUMBER: builtins.int
+    neighbors: builtins.int
+    """How many neighbours; 0 means 10."""
+    alpha: builtins.float
+    """0 or more; absent: 3."""
+    def __init__(
+        self,
+        *,
+        neighbors: builtins.int = ...,
+        alpha: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "neighbors", b"neighbors"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_alpha", b"_alpha"]) -> typing.Literal["alpha"] | None: ...
+
+global___QueryExpansion = QueryExpansion
 
 @typing.final
 class SearchResponse(google.protobuf.message.Message):
@@ -718,3 +1121,263 @@ class Neighbor(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "id", b"id", "score", b"score"]) -> None: ...
 
 global___Neighbor = Neighbor
+
+@typing.final
+class ScanRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    INCLUDE_VECTORS_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    after: builtins.str
+    """The last id of the page before; empty: from the first."""
+    page_size: builtins.int
+    """How many items at most; 0 means 1,000."""
+    include_vectors: builtins.bool
+    @property
+    def filter(self) -> global___Filter: ...
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+        after: builtins.str = ...,
+        page_size: builtins.int = ...,
+        include_vectors: builtins.bool = ...,
+        filter: global___Filter | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "collection", b"collection", "filter", b"filter", "include_vectors", b"include_vectors", "page_size", b"page_size"]) -> None: ...
+
+global___ScanRequest = ScanRequest
+
+@typing.final
+class ScanResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    LAST_FIELD_NUMBER: builtins.int
+    last: builtins.bool
+    """There are no items after these."""
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]: ...
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[global___Item] | None = ...,
+        last: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["items", b"items", "last", b"last"]) -> None: ...
+
+global___ScanResponse = ScanResponse
+
+@typing.final
+class FlushRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___FlushRequest = FlushRequest
+
+@typing.final
+class FlushResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___FlushResponse = FlushResponse
+
+@typing.final
+class SnapshotRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    name: builtins.str
+    """Of the file, with the rules of a collection's name. Default: the
+    collection's and the time (UTC). ALREADY_EXISTS if it is taken.
+    """
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "name", b"name"]) -> None: ...
+
+global___SnapshotRequest = SnapshotRequest
+
+@typing.final
+class SnapshotResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    @property
+    def snapshot(self) -> global___SnapshotFile: ...
+    def __init__(
+        self,
+        *,
+        snapshot: global___SnapshotFile | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["snapshot", b"snapshot"]) -> None: ...
+
+global___SnapshotResponse = SnapshotResponse
+
+@typing.final
+class SnapshotFile(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CREATED_S_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    size_bytes: builtins.int
+    created_s: builtins.int
+    """UTC, seconds since 1970."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        created_s: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["created_s", b"created_s", "name", b"name", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___SnapshotFile = SnapshotFile
+
+@typing.final
+class RestoreRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    COLLECTION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The snapshot's name."""
+    collection: builtins.str
+    """Of the collection to be made. Default: that of the one it was taken of.
+    ALREADY_EXISTS if it is taken.
+    """
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        collection: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "name", b"name"]) -> None: ...
+
+global___RestoreRequest = RestoreRequest
+
+@typing.final
+class RestoreResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    @property
+    def collection(self) -> global___Collection: ...
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___RestoreResponse = RestoreResponse
+
+@typing.final
+class ListSnapshotsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListSnapshotsRequest = ListSnapshotsRequest
+
+@typing.final
+class ListSnapshotsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: builtins.int
+    @property
+    def snapshots(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SnapshotFile]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: collections.abc.Iterable[global___SnapshotFile] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["snapshots", b"snapshots"]) -> None: ...
+
+global___ListSnapshotsResponse = ListSnapshotsResponse
+
+@typing.final
+class ReembedRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    SKIP_BROKEN_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    skip_broken: builtins.bool
+    """Go on, and leave out the items whose image can't be used. Without it the
+    first such item ends the call with its error.
+    """
+    @property
+    def model(self) -> global___ModelSelector: ...
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+        model: global___ModelSelector | None = ...,
+        skip_broken: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "model", b"model", "skip_broken", b"skip_broken"]) -> None: ...
+
+global___ReembedRequest = ReembedRequest
+
+@typing.final
+class ReembedResponse(google.protobuf.message.Message):
+    """The last one has the collection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
+    COLLECTION_FIELD_NUMBER: builtins.int
+    done: builtins.int
+    total: builtins.int
+    @property
+    def skipped(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UpsertResult]:
+        """Items left out since the last reply, with their errors."""
+
+    @property
+    def collection(self) -> global___Collection: ...
+    def __init__(
+        self,
+        *,
+        done: builtins.int = ...,
+        total: builtins.int = ...,
+        skipped: collections.abc.Iterable[global___UpsertResult] | None = ...,
+        collection: global___Collection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "done", b"done", "skipped", b"skipped", "total", b"total"]) -> None: ...
+
+global___ReembedResponse = ReembedResponse

@@ -60,6 +60,11 @@ class RetrievalServiceStub(object):
                 request_serializer=fovea_dot_v1_dot_retrieval__pb2.UpsertRequest.SerializeToString,
                 response_deserializer=fovea_dot_v1_dot_retrieval__pb2.UpsertResponse.FromString,
                 _registered_method=True)
+        self.UpsertStream = channel.stream_stream(
+                '/fovea.v1.RetrievalService/UpsertStream',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.UpsertStreamRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.UpsertStreamResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/fovea.v1.RetrievalService/Delete',
                 request_serializer=fovea_dot_v1_dot_retrieval__pb2.DeleteRequest.SerializeToString,
@@ -79,6 +84,36 @@ class RetrievalServiceStub(object):
                 '/fovea.v1.RetrievalService/Search',
                 request_serializer=fovea_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
                 response_deserializer=fovea_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.Scan = channel.unary_unary(
+                '/fovea.v1.RetrievalService/Scan',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.ScanRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.ScanResponse.FromString,
+                _registered_method=True)
+        self.Flush = channel.unary_unary(
+                '/fovea.v1.RetrievalService/Flush',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.FlushRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.FlushResponse.FromString,
+                _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/fovea.v1.RetrievalService/Snapshot',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/fovea.v1.RetrievalService/Restore',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/fovea.v1.RetrievalService/ListSnapshots',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.Reembed = channel.unary_stream(
+                '/fovea.v1.RetrievalService/Reembed',
+                request_serializer=fovea_dot_v1_dot_retrieval__pb2.ReembedRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_retrieval__pb2.ReembedResponse.FromString,
                 _registered_method=True)
 
 
@@ -122,8 +157,17 @@ class RetrievalServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertStream(self, request_iterator, context):
+        """Upsert for any number of items: a reply for each message, in order. A
+        message that fails as a whole is answered with its error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
-        """Deletes items by id; unknown ids are not an error.
+        """Deletes items by id, or those that a filter keeps; unknown ids are not an
+        error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +182,7 @@ class RetrievalServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Count(self, request, context):
-        """How many items a collection has.
+        """How many items a collection has, or of them a filter keeps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +192,53 @@ class RetrievalServiceServicer(object):
         """The nearest items to each query: an image, a vector, or a stored item's id.
         INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
         reply would be larger than the server's message cap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Scan(self, request, context):
+        """A page of the items, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Flush(self, request, context):
+        """Waits until everything derived from the items is up to date. They are
+        durable and found without it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """Writes a collection of one moment to a file in the server's snapshot
+        folder. FAILED_PRECONDITION where the server has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Makes a new collection of a snapshot's file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """The snapshots there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reembed(self, request, context):
+        """Makes all vectors anew with another model, from the images that the items
+        name by their attribute `uri`, beside the collection, which then takes
+        their place in one step. Replies tell the progress. If the call ends
+        before, the collection is as it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +272,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     request_deserializer=fovea_dot_v1_dot_retrieval__pb2.UpsertRequest.FromString,
                     response_serializer=fovea_dot_v1_dot_retrieval__pb2.UpsertResponse.SerializeToString,
             ),
+            'UpsertStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.UpsertStream,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.UpsertStreamRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.UpsertStreamResponse.SerializeToString,
+            ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
                     request_deserializer=fovea_dot_v1_dot_retrieval__pb2.DeleteRequest.FromString,
@@ -200,6 +296,36 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=fovea_dot_v1_dot_retrieval__pb2.SearchRequest.FromString,
                     response_serializer=fovea_dot_v1_dot_retrieval__pb2.SearchResponse.SerializeToString,
+            ),
+            'Scan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scan,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.ScanRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.ScanResponse.SerializeToString,
+            ),
+            'Flush': grpc.unary_unary_rpc_method_handler(
+                    servicer.Flush,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.FlushRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.FlushResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.SnapshotRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.RestoreRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.RestoreResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'Reembed': grpc.unary_stream_rpc_method_handler(
+                    servicer.Reembed,
+                    request_deserializer=fovea_dot_v1_dot_retrieval__pb2.ReembedRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_retrieval__pb2.ReembedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -349,6 +475,33 @@ class RetrievalService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpsertStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fovea.v1.RetrievalService/UpsertStream',
+            fovea_dot_v1_dot_retrieval__pb2.UpsertStreamRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.UpsertStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Delete(request,
             target,
             options=(),
@@ -446,6 +599,168 @@ class RetrievalService(object):
             '/fovea.v1.RetrievalService/Search',
             fovea_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
             fovea_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.RetrievalService/Scan',
+            fovea_dot_v1_dot_retrieval__pb2.ScanRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.ScanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Flush(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.RetrievalService/Flush',
+            fovea_dot_v1_dot_retrieval__pb2.FlushRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.FlushResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.RetrievalService/Snapshot',
+            fovea_dot_v1_dot_retrieval__pb2.SnapshotRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.RetrievalService/Restore',
+            fovea_dot_v1_dot_retrieval__pb2.RestoreRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.RetrievalService/ListSnapshots',
+            fovea_dot_v1_dot_retrieval__pb2.ListSnapshotsRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reembed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fovea.v1.RetrievalService/Reembed',
+            fovea_dot_v1_dot_retrieval__pb2.ReembedRequest.SerializeToString,
+            fovea_dot_v1_dot_retrieval__pb2.ReembedResponse.FromString,
             options,
             channel_credentials,
             insecure,

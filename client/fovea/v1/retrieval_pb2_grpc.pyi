@@ -53,11 +53,21 @@ class RetrievalServiceStub:
     disk. One bad image or vector is that item's own status.
     """
 
+    UpsertStream: grpc.StreamStreamMultiCallable[
+        fovea.v1.retrieval_pb2.UpsertStreamRequest,
+        fovea.v1.retrieval_pb2.UpsertStreamResponse,
+    ]
+    """Upsert for any number of items: a reply for each message, in order. A
+    message that fails as a whole is answered with its error.
+    """
+
     Delete: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.DeleteRequest,
         fovea.v1.retrieval_pb2.DeleteResponse,
     ]
-    """Deletes items by id; unknown ids are not an error."""
+    """Deletes items by id, or those that a filter keeps; unknown ids are not an
+    error.
+    """
 
     Get: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.GetRequest,
@@ -71,7 +81,7 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.CountRequest,
         fovea.v1.retrieval_pb2.CountResponse,
     ]
-    """How many items a collection has."""
+    """How many items a collection has, or of them a filter keeps."""
 
     Search: grpc.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.SearchRequest,
@@ -80,6 +90,50 @@ class RetrievalServiceStub:
     """The nearest items to each query: an image, a vector, or a stored item's id.
     INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
     reply would be larger than the server's message cap.
+    """
+
+    Scan: grpc.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.ScanRequest,
+        fovea.v1.retrieval_pb2.ScanResponse,
+    ]
+    """A page of the items, in the order of their ids."""
+
+    Flush: grpc.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.FlushRequest,
+        fovea.v1.retrieval_pb2.FlushResponse,
+    ]
+    """Waits until everything derived from the items is up to date. They are
+    durable and found without it.
+    """
+
+    Snapshot: grpc.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.SnapshotRequest,
+        fovea.v1.retrieval_pb2.SnapshotResponse,
+    ]
+    """Writes a collection of one moment to a file in the server's snapshot
+    folder. FAILED_PRECONDITION where the server has none.
+    """
+
+    Restore: grpc.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.RestoreRequest,
+        fovea.v1.retrieval_pb2.RestoreResponse,
+    ]
+    """Makes a new collection of a snapshot's file."""
+
+    ListSnapshots: grpc.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.ListSnapshotsRequest,
+        fovea.v1.retrieval_pb2.ListSnapshotsResponse,
+    ]
+    """The snapshots there are."""
+
+    Reembed: grpc.UnaryStreamMultiCallable[
+        fovea.v1.retrieval_pb2.ReembedRequest,
+        fovea.v1.retrieval_pb2.ReembedResponse,
+    ]
+    """Makes all vectors anew with another model, from the images that the items
+    name by their attribute `uri`, beside the collection, which then takes
+    their place in one step. Replies tell the progress. If the call ends
+    before, the collection is as it was.
     """
 
 class RetrievalServiceAsyncStub:
@@ -117,11 +171,21 @@ class RetrievalServiceAsyncStub:
     disk. One bad image or vector is that item's own status.
     """
 
+    UpsertStream: grpc.aio.StreamStreamMultiCallable[
+        fovea.v1.retrieval_pb2.UpsertStreamRequest,
+        fovea.v1.retrieval_pb2.UpsertStreamResponse,
+    ]
+    """Upsert for any number of items: a reply for each message, in order. A
+    message that fails as a whole is answered with its error.
+    """
+
     Delete: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.DeleteRequest,
         fovea.v1.retrieval_pb2.DeleteResponse,
     ]
-    """Deletes items by id; unknown ids are not an error."""
+    """Deletes items by id, or those that a filter keeps; unknown ids are not an
+    error.
+    """
 
     Get: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.GetRequest,
@@ -135,7 +199,7 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.CountRequest,
         fovea.v1.retrieval_pb2.CountResponse,
     ]
-    """How many items a collection has."""
+    """How many items a collection has, or of them a filter keeps."""
 
     Search: grpc.aio.UnaryUnaryMultiCallable[
         fovea.v1.retrieval_pb2.SearchRequest,
@@ -144,6 +208,50 @@ class RetrievalServiceAsyncStub:
     """The nearest items to each query: an image, a vector, or a stored item's id.
     INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
     reply would be larger than the server's message cap.
+    """
+
+    Scan: grpc.aio.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.ScanRequest,
+        fovea.v1.retrieval_pb2.ScanResponse,
+    ]
+    """A page of the items, in the order of their ids."""
+
+    Flush: grpc.aio.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.FlushRequest,
+        fovea.v1.retrieval_pb2.FlushResponse,
+    ]
+    """Waits until everything derived from the items is up to date. They are
+    durable and found without it.
+    """
+
+    Snapshot: grpc.aio.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.SnapshotRequest,
+        fovea.v1.retrieval_pb2.SnapshotResponse,
+    ]
+    """Writes a collection of one moment to a file in the server's snapshot
+    folder. FAILED_PRECONDITION where the server has none.
+    """
+
+    Restore: grpc.aio.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.RestoreRequest,
+        fovea.v1.retrieval_pb2.RestoreResponse,
+    ]
+    """Makes a new collection of a snapshot's file."""
+
+    ListSnapshots: grpc.aio.UnaryUnaryMultiCallable[
+        fovea.v1.retrieval_pb2.ListSnapshotsRequest,
+        fovea.v1.retrieval_pb2.ListSnapshotsResponse,
+    ]
+    """The snapshots there are."""
+
+    Reembed: grpc.aio.UnaryStreamMultiCallable[
+        fovea.v1.retrieval_pb2.ReembedRequest,
+        fovea.v1.retrieval_pb2.ReembedResponse,
+    ]
+    """Makes all vectors anew with another model, from the images that the items
+    name by their attribute `uri`, beside the collection, which then takes
+    their place in one step. Replies tell the progress. If the call ends
+    before, the collection is as it was.
     """
 
 class RetrievalServiceServicer(metaclass=abc.ABCMeta):
@@ -192,12 +300,24 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def UpsertStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[fovea.v1.retrieval_pb2.UpsertStreamRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[fovea.v1.retrieval_pb2.UpsertStreamResponse], collections.abc.AsyncIterator[fovea.v1.retrieval_pb2.UpsertStreamResponse]]:
+        """Upsert for any number of items: a reply for each message, in order. A
+        message that fails as a whole is answered with its error.
+        """
+
+    @abc.abstractmethod
     def Delete(
         self,
         request: fovea.v1.retrieval_pb2.DeleteRequest,
         context: _ServicerContext,
     ) -> typing.Union[fovea.v1.retrieval_pb2.DeleteResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.DeleteResponse]]:
-        """Deletes items by id; unknown ids are not an error."""
+        """Deletes items by id, or those that a filter keeps; unknown ids are not an
+        error.
+        """
 
     @abc.abstractmethod
     def Get(
@@ -215,7 +335,7 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         request: fovea.v1.retrieval_pb2.CountRequest,
         context: _ServicerContext,
     ) -> typing.Union[fovea.v1.retrieval_pb2.CountResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.CountResponse]]:
-        """How many items a collection has."""
+        """How many items a collection has, or of them a filter keeps."""
 
     @abc.abstractmethod
     def Search(
@@ -226,6 +346,62 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         """The nearest items to each query: an image, a vector, or a stored item's id.
         INVALID_ARGUMENT beyond 10,000 neighbours (queries × top_k), or where the
         reply would be larger than the server's message cap.
+        """
+
+    @abc.abstractmethod
+    def Scan(
+        self,
+        request: fovea.v1.retrieval_pb2.ScanRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[fovea.v1.retrieval_pb2.ScanResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.ScanResponse]]:
+        """A page of the items, in the order of their ids."""
+
+    @abc.abstractmethod
+    def Flush(
+        self,
+        request: fovea.v1.retrieval_pb2.FlushRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[fovea.v1.retrieval_pb2.FlushResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.FlushResponse]]:
+        """Waits until everything derived from the items is up to date. They are
+        durable and found without it.
+        """
+
+    @abc.abstractmethod
+    def Snapshot(
+        self,
+        request: fovea.v1.retrieval_pb2.SnapshotRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[fovea.v1.retrieval_pb2.SnapshotResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.SnapshotResponse]]:
+        """Writes a collection of one moment to a file in the server's snapshot
+        folder. FAILED_PRECONDITION where the server has none.
+        """
+
+    @abc.abstractmethod
+    def Restore(
+        self,
+        request: fovea.v1.retrieval_pb2.RestoreRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[fovea.v1.retrieval_pb2.RestoreResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.RestoreResponse]]:
+        """Makes a new collection of a snapshot's file."""
+
+    @abc.abstractmethod
+    def ListSnapshots(
+        self,
+        request: fovea.v1.retrieval_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[fovea.v1.retrieval_pb2.ListSnapshotsResponse, collections.abc.Awaitable[fovea.v1.retrieval_pb2.ListSnapshotsResponse]]:
+        """The snapshots there are."""
+
+    @abc.abstractmethod
+    def Reembed(
+        self,
+        request: fovea.v1.retrieval_pb2.ReembedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[fovea.v1.retrieval_pb2.ReembedResponse], collections.abc.AsyncIterator[fovea.v1.retrieval_pb2.ReembedResponse]]:
+        """Makes all vectors anew with another model, from the images that the items
+        name by their attribute `uri`, beside the collection, which then takes
+        their place in one step. Replies tell the progress. If the call ends
+        before, the collection is as it was.
         """
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
