@@ -299,5 +299,14 @@ class Index(ABC):
         """
 
     @abstractmethod
+    def rename(self, collection: str, name: str) -> None:
+        """Let a collection take a free name, in one step.
+
+        Raises:
+            CollectionExists: the name is taken.
+            InvalidRequest: the name can't be used.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Release the folder, files or connections; no call may follow."""
