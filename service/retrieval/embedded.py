@@ -66,8 +66,8 @@ class EmbeddedIndex(Index):
     def _load(self) -> None:
         for key, spec in self._record.collections():
             collection = self._empty(key, spec)
-            for batch in self._record.read(key, spec.dimension):
-                collection.segments.publish(collection.segments.prepare(batch))
+            for batch, sequences in self._record.read(key, spec.dimension):
+                collection.segments.publish(collection.segments.prepare(batch, sequences=sequences))
             self._collections[spec.name] = collection
 
     def create(self, spec: CollectionSpec) -> None:
@@ -107,7 +107,8 @@ class EmbeddedIndex(Index):
             if found.spec != spec:  # dropped and made anew in between
                 batch = pack_items(found.spec, items)
             if batch.ids:
-                change = found.segments.prepare(batch)
+                sequences = self._record.next_sequences(len(batch.ids))
+                change = found.segments.prepare(batch, sequences=sequences)
                 self._record.write(found.key, batch)
                 found.segments.publish(change)
 

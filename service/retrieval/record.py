@@ -3,10 +3,12 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import IndexUnusable, shorten
 from service.retrieval.checks import Batch, unpack_attributes
@@ -98,6 +100,8 @@ class Record:
                 f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1};"
                 f"PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
             )
+        last = execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'items'").fetchone()[0]
+        self._next_sequence = 1 + int(last or 0)
 
     def collections(self) -> list[tuple[int, CollectionSpec]]:
         """Each collection's key and spec, by name."""
@@ -113,35 +117,36 @@ class Record:
         except ValueError as error:
             raise self._broken(f"{error}; expected one of {', '.join(m.value for m in Metric)}") from error
 
-    def read(self, key: int, dimension: int) -> Iterator[Batch]:
-        """The items of a collection in the order of writing, about a megabyte at a time."""
-        count = max(1, _READ_BYTES // (4 * dimension))
+    def read(self, key: int, dimension: int) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+        """A collection's items and their sequence numbers, in that order, about a megabyte at a time."""
+        size = max(1, _READ_BYTES // (4 * dimension))
         with self._translated():
             cursor = self._connection.execute(
-                "SELECT id, vector, attributes FROM items WHERE collection = ? ORDER BY sequence", (key,)
+                "SELECT id, vector, attributes, sequence FROM items WHERE collection = ? ORDER BY sequence",
+                (key,),
             )
             try:
-                while rows := cursor.fetchmany(count):
+                while rows := cursor.fetchmany(size):
                     yield self._unpacked(rows, dimension)
             finally:
                 cursor.close()  # an open one keeps the database from being closed
 
-    def _unpacked(self, rows: list[tuple[Any, ...]], dimension: int) -> Batch:
-        for name, blob, attributes in rows:
+    def _unpacked(self, rows: list[tuple[Any, ...]], dimension: int) -> tuple[Batch, NDArray[np.int64]]:
+        for name, blob, attributes, _ in rows:
             if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
                 raise self._broken(f"the vector of item {shorten(name)}; expected {4 * dimension} bytes")
             try:
                 unpack_attributes(attributes)
             except (TypeError, ValueError) as error:
                 raise self._broken(f"the attributes of item {shorten(name)}: {error}") from error
-        ids, blobs, texts = zip(*rows, strict=True)
+        ids, blobs, texts, sequences = zip(*rows, strict=True)
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise self._broken(
                 f"the vector of item {shorten(ids[int(finite.argmin())])}; expected finite numbers"
             )
-        return Batch(list(ids), vectors, list(texts))
+        return Batch(list(ids), vectors, list(texts)), np.array(sequences, np.int64)
 
     def create(self, spec: CollectionSpec) -> int:
         """Add a collection; returns its key."""
@@ -157,17 +162,25 @@ class Record:
         with self._transaction():
             self._connection.execute("DELETE FROM collections WHERE key = ?", (key,))
 
+    def next_sequences(self, count: int) -> NDArray[np.int64]:
+        """The numbers that the next write of so many items takes."""
+        return np.arange(self._next_sequence, self._next_sequence + count)
+
     def write(self, key: int, batch: Batch) -> None:
-        """Write items, in their order, replacing those of the same id."""
+        """Write items in their order, replacing those of the same id; they take the next sequences."""
         vectors = batch.vectors.astype("<f4", copy=False)
         with self._transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO items (collection, id, vector, attributes) VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO items (sequence, collection, id, vector, attributes) "
+                "VALUES (?, ?, ?, ?, ?)",
                 (
-                    (key, name, vector.tobytes(), attributes)
-                    for name, vector, attributes in zip(batch.ids, vectors, batch.attributes, strict=True)
+                    (sequence, key, name, vector.tobytes(), attributes)
+                    for sequence, name, vector, attributes in zip(
+                        count(self._next_sequence), batch.ids, vectors, batch.attributes, strict=False
+                    )
                 ),
             )
+        self._next_sequence += len(batch.ids)
 
     def delete(self, key: int, ids: Sequence[str]) -> None:
         """Remove items."""

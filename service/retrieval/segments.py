@@ -31,6 +31,7 @@ class Segment:
         vectors: float32 [capacity, dimension]; rows from `used` on belong to the writer.
         ids: of the rows; longer than `used` where the writer is ahead.
         attributes: JSON of the rows, likewise.
+        sequences: int64 [capacity]: under which number the record has each row; rising. 0: it hasn't.
         used: how many rows are written.
         dead: bool [capacity]: rows that were replaced or deleted; never changed in place.
         dead_count: how many of them.
@@ -40,6 +41,7 @@ class Segment:
     vectors: NDArray[np.float32]
     ids: list[str]
     attributes: list[str]
+    sequences: NDArray[np.int64]
     used: int
     dead: NDArray[np.bool_]
     dead_count: int
@@ -56,11 +58,14 @@ class Segment:
         dead[rows] = True
         return replace(self, dead=dead, dead_count=self.dead_count + len(rows))
 
-    def extended(self, batch: Batch, start: int, stop: int) -> "Segment":
+    def extended(
+        self, batch: Batch, start: int, stop: int, sequences: NDArray[np.int64] | None = None
+    ) -> "Segment":
         """The same with rows `start` to `stop` of the batch at the end; there must be room."""
         used = self.used + stop - start
         vectors = batch.vectors[start:stop]
         self.vectors[self.used : used] = vectors
+        self.sequences[self.used : used] = 0 if sequences is None else sequences[start:stop]
         # A change that was prepared and never published may have left its own behind.
         del self.ids[self.used :], self.attributes[self.used :]
         self.ids.extend(batch.ids[start:stop])
@@ -119,12 +124,18 @@ class Segments:
         places = (divmod(row, self._capacity) for row in rows)
         return [(segments[key], row) for key, row in places]
 
-    def prepare(self, batch: Batch | None = None, removed: Sequence[str] = ()) -> Change:
+    def prepare(
+        self,
+        batch: Batch | None = None,
+        removed: Sequence[str] = (),
+        sequences: NDArray[np.int64] | None = None,
+    ) -> Change:
         """Do all of a write that can fail; nobody sees it until it is published, and it may be dropped.
 
         Args:
             batch: items to add or replace.
             removed: ids to delete, each once and all there.
+            sequences: int64 [items]: the record's, of the batch.
         """
         segments, placed = dict(self._segments), dict[str, int]()
         stale: dict[int, list[int]] = {}
@@ -137,7 +148,7 @@ class Segments:
         if any(segments[key].dead_count * 4 >= segments[key].used for key in stale):
             segments = self._compact(segments, placed)
         if batch:
-            self._append(segments, placed, batch)
+            self._append(segments, placed, batch, sequences)
         return Change(segments, placed, removed)
 
     def publish(self, change: Change) -> None:
@@ -148,7 +159,13 @@ class Segments:
                 del self._rows[name]
             self._segments = change.segments
 
-    def _append(self, segments: dict[int, Segment], placed: dict[str, int], batch: Batch) -> None:
+    def _append(
+        self,
+        segments: dict[int, Segment],
+        placed: dict[str, int],
+        batch: Batch,
+        sequences: NDArray[np.int64] | None,
+    ) -> None:
         start, total = 0, len(batch.ids)
         while start < total:
             key = next(reversed(segments), -1)
@@ -157,7 +174,7 @@ class Segments:
                 segments[key] = self._empty()
             used = segments[key].used
             stop = min(total, start + self._capacity - used)
-            segments[key] = segments[key].extended(batch, start, stop)
+            segments[key] = segments[key].extended(batch, start, stop, sequences)
             first = key * self._capacity + used - start
             for number in range(start, stop):
                 placed[batch.ids[number]] = first + number
@@ -190,9 +207,11 @@ class Segments:
                 ids, attributes = ([texts[row] for row in rows] for texts in (part.ids, part.attributes))
                 first = key * self._capacity + joined.used
                 placed.update((name, first + number) for number, name in enumerate(ids))
-                joined = joined.extended(Batch(ids, part.vectors[rows], attributes), 0, len(ids))
+                batch = Batch(ids, part.vectors[rows], attributes)
+                joined = joined.extended(batch, 0, len(ids), part.sequences[rows])
         return joined
 
     def _empty(self) -> Segment:
         vectors = np.empty((self._capacity, self._dimension), np.float32)
-        return Segment(vectors, [], [], 0, np.zeros(self._capacity, np.bool_), 0, 0.0)
+        sequences = np.empty(self._capacity, np.int64)
+        return Segment(vectors, [], [], sequences, 0, np.zeros(self._capacity, np.bool_), 0, 0.0)

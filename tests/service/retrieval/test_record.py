@@ -113,7 +113,7 @@ def test_a_write_that_fails_halfway_is_rolled_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
         record.write(key, Batch(["a", "b"], np.zeros((2, 64), np.float32), ["{}"]))
     record.write(key, Batch(["c"], np.zeros((1, 64), np.float32), ["{}"]))
-    assert [part.ids for part in record.read(key, 64)] == [["c"]]
+    assert [part.ids for part, _ in record.read(key, 64)] == [["c"]]
     record.close()
 
 
@@ -209,7 +209,7 @@ def test_the_record_is_read_in_bounded_parts(tmp_path: Path) -> None:
     key = record.create(CollectionSpec("wide", 65_536, Metric.L2, ""))
     ids = [str(n) for n in range(70)]
     record.write(key, Batch(ids, np.zeros((70, 65_536), np.float32), ["{}"] * 70))
-    assert [len(part.ids) for part in record.read(key, 65_536)] == [4] * 17 + [2]
+    assert [len(part.ids) for part, _ in record.read(key, 65_536)] == [4] * 17 + [2]
     record.close()
 
 
