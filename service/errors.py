@@ -7,8 +7,13 @@ FoveaError
 │   ├── NotFound
 │   │   ├── ModelNotFound        lists the models there are
 │   │   ├── CollectionNotFound   lists the collections there are
-│   │   └── ItemNotFound
+│   │   ├── ItemNotFound
+│   │   └── SnapshotNotFound     lists the snapshots there are
 │   ├── CollectionExists
+│   ├── SnapshotExists
+│   ├── SnapshotUnusable         a file that is truncated, another program's or of a newer release
+│   ├── CollectionBusy           something is under way that can't be done twice at a time
+│   ├── NotConfigured            the server lacks a setting that this needs; names it
 │   ├── NoClasses                the model only makes embeddings
 │   ├── VectorMismatch           another dimension or fingerprint than the collection's
 │   ├── Overloaded               refused at the door; says when to come back
@@ -72,6 +77,26 @@ class ItemNotFound(NotFound):
 
 class CollectionExists(RequestError):
     """The collection's name is taken."""
+
+
+class SnapshotNotFound(NotFound):
+    """No such snapshot."""
+
+
+class SnapshotExists(RequestError):
+    """The snapshot's name is taken."""
+
+
+class SnapshotUnusable(RequestError):
+    """The file isn't a snapshot that this release can read."""
+
+
+class CollectionBusy(RequestError):
+    """Something is under way with the collection that can't be done twice at a time."""
+
+
+class NotConfigured(RequestError):
+    """The server was started without a setting that this request needs."""
 
 
 class NoClasses(RequestError):

@@ -15,6 +15,7 @@ import structlog
 
 from service.arrivals import Arrivals
 from service.errors import (
+    CollectionBusy,
     CollectionExists,
     DeadlineExpired,
     FoveaError,
@@ -22,9 +23,12 @@ from service.errors import (
     InferenceFailed,
     InvalidRequest,
     NoClasses,
+    NotConfigured,
     NotFound,
     Overloaded,
     RequestError,
+    SnapshotExists,
+    SnapshotUnusable,
     Unavailable,
     VectorMismatch,
 )
@@ -35,6 +39,10 @@ STATUS: dict[type[FoveaError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     CollectionExists: grpc.StatusCode.ALREADY_EXISTS,
+    SnapshotExists: grpc.StatusCode.ALREADY_EXISTS,
+    SnapshotUnusable: grpc.StatusCode.FAILED_PRECONDITION,
+    CollectionBusy: grpc.StatusCode.FAILED_PRECONDITION,
+    NotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
     NoClasses: grpc.StatusCode.FAILED_PRECONDITION,
     VectorMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -151,6 +159,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
                 self._unary(method, handler.unary_unary),
+                request_deserializer=lambda data: (len(data), read(data)),
+                response_serializer=handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            # As above; the handler writes its replies itself.
+            return grpc.stream_stream_rpc_method_handler(
+                self._unary(method, handler.unary_stream),
                 request_deserializer=lambda data: (len(data), read(data)),
                 response_serializer=handler.response_serializer,
             )
