@@ -46,11 +46,7 @@ def check_spec(spec: CollectionSpec) -> None:
     """Raises:
     InvalidRequest: the name, dimension, fingerprint or an attribute can't be used.
     """
-    if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
-        raise InvalidRequest(
-            f"collection name {shorten(spec.name)}; expected 1 to 128 letters, digits, '_', '-' and '.', "
-            "starting with a letter or digit"
-        )
+    check_name("collection", spec.name)
     if not _is_int(spec.dimension) or not 1 <= spec.dimension <= MAX_DIMENSION:
         raise InvalidRequest(
             f"collection {spec.name}: dimension {shorten(spec.dimension)}; "
@@ -63,6 +59,17 @@ def check_spec(spec: CollectionSpec) -> None:
             f"expected at most {MAX_FINGERPRINT_BYTES} bytes of UTF-8"
         )
     check_schema(spec.attributes)
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises:
+    InvalidRequest: it isn't a name as collections and snapshots have.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{what} name {shorten(name)}; expected 1 to 128 letters, digits, '_', '-' and '.', "
+            "starting with a letter or digit"
+        )
 
 
 def check_top_k(top_k: int) -> None:
@@ -200,6 +207,9 @@ def _normalise(
         if not lengths.all():
             number = int(np.flatnonzero(lengths == 0)[0])
             raise InvalidRequest(f"{what(number)} is zero; expected a direction, as the metric is the cosine")
+        # What has length 1 already, but for rounding, stays to the bit: vectors that are read and written
+        # again, as by a snapshot, must not wander.
+        lengths[np.abs(lengths - 1) <= _roundings(spec, vectors)] = 1
         wide /= lengths[:, None]
         return wide.astype(np.float32)
     if lengths.size and lengths.max() > MAX_LENGTH:
@@ -208,6 +218,16 @@ def _normalise(
             f"{what(number)} has length {lengths[number]:.3g}; expected at most {MAX_LENGTH:.0e}"
         )
     return vectors
+
+
+def _roundings(spec: CollectionSpec, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much each vector's length may be off by rounding alone, [vectors]."""
+    roundings = np.full(len(vectors), 2.0**-23)
+    if spec.storage is Storage.FLOAT16:
+        with np.errstate(over="ignore"):  # not equal then
+            halves = (vectors.astype(np.float16) == vectors).all(axis=1)
+        roundings[halves] = 2.0**-11
+    return roundings
 
 
 def _rounded(
