@@ -132,7 +132,7 @@ def pack_items(spec: CollectionSpec, items: Sequence[Item]) -> Batch:
     def name(number: int) -> str:
         return f"the vector of item {shorten(items[number].id)}"
 
-    vectors = _rounded(spec, _normalise(spec, vectors, name), name)
+    vectors = _rounded(spec, _normalise(spec.storage, spec, vectors, name), name)
     last = {item.id: number for number, item in enumerate(items)}
     if len(last) == len(items):
         return Batch(list(last), vectors, attributes)
@@ -160,7 +160,9 @@ def pack_queries(spec: CollectionSpec, queries: NDArray[np.float32]) -> NDArray[
     _check_shape(spec, array, 2, "the query")
     with np.errstate(over="ignore"):  # as above
         vectors = np.ascontiguousarray(array, np.float32)
-    return _normalise(spec, vectors, lambda number: "the query" if len(vectors) == 1 else f"query {number}")
+    return _normalise(
+        Storage.FLOAT32, spec, vectors, lambda number: "the query" if len(vectors) == 1 else f"query {number}"
+    )
 
 
 def check_query(spec: CollectionSpec, vector: NDArray[np.float32]) -> None:
@@ -192,7 +194,10 @@ def _check_shape(spec: CollectionSpec, array: NDArray[Any], axes: int, what: str
 
 
 def _normalise(
-    spec: CollectionSpec, vectors: NDArray[np.float32], what: Callable[[int], str]
+    storage: Storage,
+    spec: CollectionSpec,
+    vectors: NDArray[np.float32],
+    what: Callable[[int], str],
 ) -> NDArray[np.float32]:
     # In float64 no finite float32 vector's length overflows, and none but zero has length zero.
     lengths = np.sqrt(np.einsum("nd,nd->n", wide := vectors.astype(np.float64), wide))
@@ -209,7 +214,7 @@ def _normalise(
             raise InvalidRequest(f"{what(number)} is zero; expected a direction, as the metric is the cosine")
         # What has length 1 already, but for rounding, stays to the bit: vectors that are read and written
         # again, as by a snapshot, must not wander.
-        lengths[np.abs(lengths - 1) <= _roundings(spec, vectors)] = 1
+        lengths[np.abs(lengths - 1) <= _roundings(storage, vectors)] = 1
         wide /= lengths[:, None]
         return wide.astype(np.float32)
     if lengths.size and lengths.max() > MAX_LENGTH:
@@ -220,10 +225,10 @@ def _normalise(
     return vectors
 
 
-def _roundings(spec: CollectionSpec, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def _roundings(storage: Storage, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """How much each vector's length may be off by rounding alone, [vectors]."""
     roundings = np.full(len(vectors), 2.0**-23)
-    if spec.storage is Storage.FLOAT16:
+    if storage is Storage.FLOAT16:
         with np.errstate(over="ignore"):  # not equal then
             halves = (vectors.astype(np.float16) == vectors).all(axis=1)
         roundings[halves] = 2.0**-11
