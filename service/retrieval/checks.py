@@ -80,6 +80,14 @@ def check_top_k(top_k: int) -> None:
         raise InvalidRequest(f"top_k is {shorten(top_k)}; expected a whole number of at least 1")
 
 
+def check_limit(limit: int) -> None:
+    """Raises:
+    InvalidRequest: it isn't a whole number above 0.
+    """
+    if not _is_int(limit) or limit < 1:
+        raise InvalidRequest(f"limit is {shorten(limit)}; expected a whole number of at least 1")
+
+
 def check_options(spec: CollectionSpec, options: SearchOptions) -> None:
     """Raises:
     InvalidRequest: a filter that `check_filter` refuses, a minimum score that isn't finite, a group by an

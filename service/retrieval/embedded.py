@@ -6,23 +6,42 @@ one assignment. So a write that fails changes nothing, and memory and disk agree
 """
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CollectionExists, CollectionNotFound, IndexUnusable, Unavailable, listed, shorten
+from service.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    IndexUnusable,
+    InvalidRequest,
+    Unavailable,
+    listed,
+    shorten,
+)
 from service.retrieval import flat, lock, record
-from service.retrieval.checks import check_spec, check_top_k, pack_items, pack_queries
-from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor
-from service.retrieval.replies import attributes_of
+from service.retrieval.checks import (
+    check_limit,
+    check_options,
+    check_spec,
+    check_top_k,
+    pack_items,
+    pack_queries,
+)
+from service.retrieval.filters import Filter, check_filter
+from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor, SearchOptions
+from service.retrieval.masks import kept_by
+from service.retrieval.pages import first_of, in_order_of_ids, in_order_of_writing
+from service.retrieval.paging import MAX_RANKED, paged
+from service.retrieval.replies import NUMBER_BYTES, attributes_of, items_at
+from service.retrieval.rows import Hit
+from service.retrieval.schema import AttributeValue
 from service.retrieval.segments import MAX_SEGMENT_ROWS, Segments
-
-# Of a float32.
-_NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,7 @@ class EmbeddedIndex(Index):
     def _load(self) -> None:
         for key, spec in self._record.collections():
             collection = self._empty(key, spec)
-            for batch, sequences in self._record.read(key, spec.dimension):
+            for batch, sequences in self._record.read(key, spec):
                 collection.segments.publish(collection.segments.prepare(batch, sequences=sequences))
             self._collections[spec.name] = collection
 
@@ -76,9 +95,7 @@ class EmbeddedIndex(Index):
         with self._writing:
             self._check_open()
             if spec.name in self._collections:
-                raise CollectionExists(
-                    f"collection {shorten(spec.name)} exists already; drop it, or choose another name"
-                )
+                raise self._taken(spec.name)
             self._collections[spec.name] = self._empty(self._record.create(spec), spec)
 
     def drop(self, collection: str) -> None:
@@ -109,19 +126,35 @@ class EmbeddedIndex(Index):
             if batch.ids:
                 sequences = self._record.next_sequences(len(batch.ids))
                 change = found.segments.prepare(batch, sequences=sequences)
-                self._record.write(found.key, batch)
+                self._record.write(found.key, found.spec, batch)
                 found.segments.publish(change)
 
     def delete(self, collection: str, ids: Sequence[str]) -> int:
         """See `Index.delete`."""
         with self._writing:
             found = self._find(collection)
-            there = [name for name in dict.fromkeys(ids) if name in found.segments]
-            if there:
-                change = found.segments.prepare(removed=there)
-                self._record.delete(found.key, there)
-                found.segments.publish(change)
-            return len(there)
+            return self._remove(found, [name for name in dict.fromkeys(ids) if name in found.segments])
+
+    def delete_matching(self, collection: str, condition: Filter) -> int:
+        """See `Index.delete_matching`."""
+        with self._writing:
+            found = self._find(collection)
+            check_filter(found.spec.attributes, condition)
+            view = found.segments.view()
+            masks = kept_by(condition, view)
+            there = [
+                segment.ids[row]
+                for segment, mask in zip(view, masks, strict=True)
+                for row in np.flatnonzero(mask).tolist()
+            ]
+            return self._remove(found, there)
+
+    def _remove(self, found: _Collection, there: Sequence[str]) -> int:
+        if there:
+            change = found.segments.prepare(removed=there)
+            self._record.delete(found.key, there)
+            found.segments.publish(change)
+        return len(there)
 
     def get(
         self,
@@ -134,23 +167,48 @@ class EmbeddedIndex(Index):
         """See `Index.get`."""
         found = self._find(collection)
         places = found.segments.read(ids)
-        used = slice(None) if include_vectors else slice(0)
-        bytes_each = _NUMBER_BYTES * found.spec.dimension if include_vectors else 0
         remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
+        bytes_each = _vector_bytes(found.spec, include_vectors)
         attributes = attributes_of(places, bytes_each, max_reply_bytes, remedy)
-        return [
-            Item(segment.ids[row], segment.vectors[row, used].copy(), values)
-            for (segment, row), values in zip(places, attributes, strict=True)
-        ]
+        return items_at(places, attributes, include_vectors=include_vectors)
 
     def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `Index.vectors`."""
         places = self._find(collection).segments.read(dict.fromkeys(ids))
-        return {segment.ids[row]: segment.vectors[row].copy() for segment, row in places}
+        return {segment.ids[row]: segment.vectors[row].astype(np.float32) for segment, row in places}
 
-    def count(self, collection: str) -> int:
+    def count(self, collection: str, condition: Filter | None = None) -> int:
         """See `Index.count`."""
-        return len(self._find(collection).segments)
+        found = self._find(collection)
+        if condition is None:
+            return len(found.segments)
+        check_filter(found.spec.attributes, condition)
+        return sum(int(np.count_nonzero(mask)) for mask in kept_by(condition, found.segments.view()))
+
+    def scan(
+        self,
+        collection: str,
+        *,
+        after: str = "",
+        limit: int = 1000,
+        condition: Filter | None = None,
+        include_vectors: bool = True,
+        max_reply_bytes: int | None = None,
+    ) -> list[Item]:
+        """See `Index.scan`."""
+        found = self._find(collection)
+        check_limit(limit)
+        if condition is not None:
+            check_filter(found.spec.attributes, condition)
+        ids_after = partial(self._record.ids_after, found.key)
+        walk = in_order_of_ids(found.segments, ids_after, after, limit, condition)
+        places = first_of(walk, limit, _vector_bytes(found.spec, include_vectors), max_reply_bytes)
+        return items_at(places, attributes_of(places, 0, None, ""), include_vectors=include_vectors)
+
+    @contextmanager
+    def items(self, collection: str) -> Iterator[Iterator[list[Item]]]:
+        """See `Index.items`."""
+        yield in_order_of_writing(self._find(collection).segments.view())
 
     def search(
         self,
@@ -158,33 +216,69 @@ class EmbeddedIndex(Index):
         queries: NDArray[np.float32],
         top_k: int,
         *,
+        options: SearchOptions = SearchOptions(),  # noqa: B008 - immutable
         excluded_ids: Sequence[str | None] | None = None,
         max_reply_bytes: int | None = None,
     ) -> list[list[Neighbor]]:
-        """See `Index.search`. Equally near items come in the order in which they were written."""
+        """See `Index.search`."""
         found = self._find(collection)
         check_top_k(top_k)
+        check_options(found.spec, options)
         vectors = pack_queries(found.spec, queries)
-        excluded = excluded_ids or [None] * len(vectors)
-        wanted = top_k + any(name is not None for name in excluded)
-        hits_of_queries = [
-            [hit for hit in hits if hit.segment.ids[hit.row] != name][:top_k]
-            for hits, name in zip(
-                flat.search(found.segments.view(), found.spec.metric, vectors, wanted), excluded, strict=True
-            )
-        ]
+        view = found.segments.view()
+        kept = None if options.filter is None else kept_by(options.filter, view)
+
+        def fetch(numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
+            # Some queries at a time, so that hits are bounded however deep groups are looked for.
+            at_once = max(1, MAX_RANKED // limit)
+            for start in range(0, len(numbers), at_once):
+                part = vectors[numbers[start : start + at_once]]
+                yield from flat.search(view, found.spec.metric, part, limit, kept)
+
+        def group_of(hit: Hit) -> AttributeValue | None:
+            if options.group_by is None:
+                return None
+            return hit.segment.columns[options.group_by.attribute].value(hit.row)
+
+        hits_of_queries = paged(fetch, len(vectors), top_k, options, excluded_ids, group_of)
         attributes = iter(
             attributes_of(
                 [(hit.segment, hit.row) for hits in hits_of_queries for hit in hits],
-                _NUMBER_BYTES,
+                NUMBER_BYTES,
                 max_reply_bytes,
                 "ask for fewer neighbours, or send fewer queries at a time",
             )
         )
-        return [
-            [Neighbor(hit.segment.ids[hit.row], hit.score, next(attributes)) for hit in hits]
-            for hits in hits_of_queries
-        ]
+        return [[Neighbor(hit.id, hit.score, next(attributes)) for hit in hits] for hits in hits_of_queries]
+
+    def flush(self, collection: str) -> None:
+        """See `Index.flush`."""
+        self._find(collection)
+
+    def replace(self, collection: str, by: str) -> None:
+        """See `Index.replace`."""
+        with self._writing:
+            old, new = self._find(collection), self._find(by)
+            if collection == by:
+                raise InvalidRequest(f"collection {shorten(by)} by itself; expected another one")
+            self._record.rename(new.key, collection, replaced=old.key)
+            self._move(by, collection)
+
+    def rename(self, collection: str, name: str) -> None:
+        """See `Index.rename`."""
+        with self._writing:
+            found = self._find(collection)
+            check_spec(replace(found.spec, name=name))
+            if name in self._collections:
+                raise self._taken(name)
+            self._record.rename(found.key, name)
+            self._move(collection, name)
+
+    def _move(self, name: str, to: str) -> None:
+        collections = self._collections.copy()
+        moved = collections.pop(name)
+        collections[to] = replace(moved, spec=replace(moved.spec, name=to))
+        self._collections = collections  # at once: nobody sees neither or both
 
     def close(self) -> None:
         """See `Index.close`; a second call does nothing."""
@@ -198,7 +292,14 @@ class EmbeddedIndex(Index):
                     self._lock.release()
 
     def _empty(self, key: int, spec: CollectionSpec) -> _Collection:
-        return _Collection(key, spec, Segments(spec.dimension, self._max_segment_rows))
+        segments = Segments(
+            spec.dimension, self._max_segment_rows, storage=spec.storage, schema=spec.attributes
+        )
+        return _Collection(key, spec, segments)
+
+    @staticmethod
+    def _taken(name: str) -> CollectionExists:
+        return CollectionExists(f"collection {shorten(name)} exists already; drop it, or choose another name")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -211,3 +312,7 @@ class EmbeddedIndex(Index):
             there = listed(sorted(self._collections.copy()))
             raise CollectionNotFound(f"no collection {shorten(name)}; there are: {there}")
         return found
+
+
+def _vector_bytes(spec: CollectionSpec, include_vectors: bool) -> int:
+    return NUMBER_BYTES * spec.dimension if include_vectors else 0

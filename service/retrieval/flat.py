@@ -1,21 +1,23 @@
 """Exact search by FAISS: every row is compared, and the answer is proved.
 
-FAISS compares in float32, and its rounding depends on where a row stands; so alone it would give two equal
-items different scores, and an order that changes when the index is reopened. Hence two steps: FAISS finds
-a few more candidates than asked for, and these are scored again in float64, rounded to float32, and put in
-order; ties in the order of writing. The answer stands if no row outside the candidates can belong to it,
-given how far rounding can be off; else (many rows as near as the last) every row is looked at.
+Two steps: FAISS finds a few more candidates than asked for in float32, and these are scored again (see
+scores.py) and put in order; ties in the order of writing. The answer stands if no row outside the candidates
+can belong to it, given how far rounding can be off; else (many rows as near as the last) every row is looked
+at. Rows that a filter keeps are copied together first where they are few, as are those stored as float16.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.retrieval.columns import Mask
 from service.retrieval.index import Metric
+from service.retrieval.rows import Hit, Rows
+from service.retrieval.scores import nearest_of_all, rescored, scores_of
 from service.retrieval.segments import Segment
 
 # Candidates beyond top_k.
@@ -23,6 +25,10 @@ _SPARE = 8
 # From this many queries on FAISS is faster by matrix multiplication (BLAS) than row by row: measured at
 # 16,384 × 512, one thread: 1.2 ms a query by rows, 2.9 ms + 0.1 ms a query by BLAS.
 _BLAS_QUERIES = 3
+# Of fewer queries, rows that a filter keeps are compared where they are, if it keeps this share of them at
+# least; else they are copied together first. A copied row costs what comparing it with seven queries does.
+_IN_PLACE_QUERIES = 7
+_IN_PLACE_SHARE = 0.1
 # Which way FAISS goes hangs on a process-wide threshold, whose meaning changed from queries (1.9) to
 # queries × dimension (1.15). 1 means BLAS in both, and a selector of all rows means by rows.
 faiss.cvar.distance_compute_blas_threshold = 1
@@ -30,8 +36,8 @@ _BY_ROWS = faiss.IDSelectorAll()
 # FAISS's stubs leave out the last arguments, which select rows.
 _knn_inner_product: Any = faiss.knn_inner_product
 _knn_l2_squared: Any = faiss.knn_L2sqr
-# Of vectors scored in float64 at once: 32 MiB.
-_RESCORE_VALUES = 4 * 1024 * 1024
+# Of rows copied together: 32 MiB.
+_GATHER_VALUES = 8 * 1024 * 1024
 _SCAN_VALUES = 1024 * 1024
 # A finite "minus infinity", so that an error relative to it is a number.
 _BELOW_ANY = -1e300
@@ -39,18 +45,25 @@ _FLOAT32_EPSILON = 2.0**-24
 _FLOAT32_TINY = 2.0**-126
 
 
-class Hit(NamedTuple):  # made in half the time of a frozen dataclass, which counts here
-    """A row that was found.
+@dataclass(frozen=True)
+class _Part:
+    """Rows that FAISS compares in one call.
 
     Attributes:
-        segment: where.
-        row: in the segment.
-        score: by the metric; a float32 value.
+        vectors: float32 [rows, dimension], C-contiguous.
+        first: the number of the first row, where they follow one another.
+        numbers: else int64 [rows]: each one's.
+        live: how many of them may be found.
+        mask: bool [rows], which those are; None: all.
+        selects: whether FAISS is to leave out the others; else candidates make up for them.
     """
 
-    segment: Segment
-    row: int
-    score: float
+    vectors: NDArray[np.float32]
+    first: int
+    numbers: NDArray[np.int64] | None
+    live: int
+    mask: Mask | None
+    selects: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,11 @@ class _Candidates:
 
 
 def search(
-    segments: Sequence[Segment], metric: Metric, queries: NDArray[np.float32], top_k: int
+    segments: Sequence[Segment],
+    metric: Metric,
+    queries: NDArray[np.float32],
+    top_k: int,
+    kept: Sequence[Mask] | None = None,
 ) -> list[list[Hit]]:
     """The nearest live rows of each query, nearest first; of equally near ones those written first.
 
@@ -80,30 +97,22 @@ def search(
         metric: of the collection.
         queries: float32 [queries, dimension], C-contiguous; of length 1 where the metric is the cosine.
         top_k: at least 1.
+        kept: the rows that may be found (see `masks.kept_by`); None: all that live.
 
     Returns:
-        For each query min(top_k, live rows) hits.
+        For each query min(top_k, rows that may be found) hits.
     """
-    live = sum(segment.live_count for segment in segments)
-    if live == 0 or len(queries) == 0:
+    rows = Rows(segments, kept)
+    if rows.live == 0 or len(queries) == 0:
         return [[] for _ in queries]
-    return _Search(segments, metric, queries, min(top_k, live), live).run()
+    return _Search(rows, metric, queries, min(top_k, rows.live)).run()
 
 
 class _Search:
     """One search. Raw scores are FAISS's: the inner product, or minus the squared distance."""
 
-    def __init__(
-        self,
-        segments: Sequence[Segment],
-        metric: Metric,
-        queries: NDArray[np.float32],
-        top_k: int,
-        live: int,
-    ) -> None:
-        self._segments, self._metric, self._queries = segments, metric, queries
-        self._top_k, self._live = top_k, live
-        self._starts = np.cumsum([0, *(segment.used for segment in segments)])
+    def __init__(self, rows: Rows, metric: Metric, queries: NDArray[np.float32], top_k: int) -> None:
+        self._rows, self._metric, self._queries, self._top_k = rows, metric, queries, top_k
         dimension = queries.shape[1]
         # A float32 sum of d products is off by at most d·u of the sum of their magnitudes, in whatever
         # order it is taken (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1);
@@ -113,32 +122,35 @@ class _Search:
         self._absolute_error = 2 * dimension * _FLOAT32_TINY
 
     def run(self) -> list[list[Hit]]:
-        wanted = self._top_k + _SPARE
-        if 2 * wanted >= self._live:
-            return [self._scan(query, -np.inf) for query in self._queries]
+        rows, top_k = self._rows, self._top_k
+        wanted = top_k + _SPARE
+        if 2 * wanted >= rows.live:
+            return list(map(rows.hits, *nearest_of_all(rows, self._metric, self._queries, top_k)))
         found = self._candidates(wanted)
-        scores = np.where(found.live, self._rescore(found.rows), -np.inf)
-        order = np.lexsort((found.rows, -scores), axis=-1)[:, : self._top_k]
-        rows, scores = np.take_along_axis(found.rows, order, 1), np.take_along_axis(scores, order, 1)
+        scores = np.where(found.live, rescored(rows, self._metric, self._queries, found.rows), -np.inf)
+        order = np.lexsort((found.rows, -scores), axis=-1)[:, :top_k]
+        numbers, scores = np.take_along_axis(found.rows, order, 1), np.take_along_axis(scores, order, 1)
         proved = self._raw(scores[:, -1]) > found.unseen + self._error(self._queries, found.unseen)
         return [
-            self._hits(rows[number], scores[number])
-            if proved[number]
-            else self._scan(query, float(scores[number, -1]))
-            for number, query in enumerate(self._queries)
+            rows.hits(numbers[line], scores[line])
+            if proved[line]
+            else self._scan(query, float(scores[line, -1]))
+            for line, query in enumerate(self._queries)
         ]
 
     def _candidates(self, wanted: int) -> _Candidates:
         raws, rows, lives = [], [], []
         unseen = np.full(len(self._queries), _BELOW_ANY)
-        for start, segment in zip(self._starts, self._segments, strict=False):
-            count = min(segment.used, wanted + min(segment.dead_count, wanted))
-            raw, found = self._nearest(segment, count)
-            if count < segment.used:
+        for part in self._parts():
+            findable = part.live if part.selects else len(part.vectors)
+            dead = findable - part.live
+            count = min(findable, wanted + min(dead, wanted))
+            raw, found = self._nearest(part, count)
+            if count < findable:
                 np.maximum(unseen, raw[:, -1], out=unseen)
             raws.append(raw)
-            rows.append(found + start)
-            lives.append(~segment.dead[found])
+            rows.append(found + part.first if part.numbers is None else part.numbers[found])
+            lives.append(np.ones(found.shape, np.bool_) if part.mask is None else part.mask[found])
         live = np.concatenate(lives, axis=1)
         raw = np.where(live, np.concatenate(raws, axis=1), -np.inf)
         order = np.argsort(-raw, axis=1)
@@ -151,86 +163,77 @@ class _Search:
             unseen,
         )
 
-    def _nearest(self, segment: Segment, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        queries, vectors = self._queries, segment.vectors
+    def _parts(self) -> Iterator[_Part]:
+        rows = self._rows
+        in_place = rows.segments[0].vectors.dtype == np.float32 and (
+            rows.kept is None
+            or (len(self._queries) < _IN_PLACE_QUERIES and rows.live >= _IN_PLACE_SHARE * rows.starts[-1])
+        )
+        if not in_place:
+            size = max(1, _GATHER_VALUES // self._queries.shape[1])
+            for start in range(0, rows.live, size):
+                numbers = rows.numbers[start : start + size]
+                yield _Part(rows.gather(numbers), 0, numbers, len(numbers), None)
+        elif rows.kept is None:
+            for first, segment in zip(rows.starts.tolist(), rows.segments, strict=False):
+                yield _Part(
+                    segment.vectors[: segment.used],
+                    first,
+                    None,
+                    segment.live_count,
+                    ~segment.dead[: segment.used] if segment.dead_count else None,
+                )
+        else:
+            for first, segment, mask in zip(rows.starts.tolist(), rows.segments, rows.kept, strict=False):
+                if live := int(np.count_nonzero(mask)):
+                    yield _Part(segment.vectors[: segment.used], first, None, live, mask, selects=True)
+
+    def _nearest(self, part: _Part, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        queries = self._queries
         raw, rows = (np.empty((len(queries), count), dtype) for dtype in (np.float32, np.int64))
         # OpenMP keeps this per calling thread; unset, each worker thread would start as many threads as
         # there are cores. FAISS's own BLAS is built on OpenMP and follows it.
         faiss.omp_set_num_threads(1)
-        pointers = [faiss.swig_ptr(array) for array in (queries, vectors, raw, rows)]
-        sizes = (queries.shape[1], len(queries), segment.used, count)
+        pointers = [faiss.swig_ptr(array) for array in (queries, part.vectors, raw, rows)]
+        sizes = (queries.shape[1], len(queries), len(part.vectors), count)
+        selector = _BY_ROWS
+        if part.selects and part.mask is not None:
+            selector = faiss.IDSelectorBitmap(np.packbits(part.mask, bitorder="little"))
         if self._metric is Metric.L2:
             # Never by BLAS: |x|² + |y|² − 2xy loses the digits of a small distance between long vectors.
-            _knn_l2_squared(*pointers[:2], *sizes, *pointers[2:], None, _BY_ROWS)
+            _knn_l2_squared(*pointers[:2], *sizes, *pointers[2:], None, selector)
             np.negative(raw, out=raw)
         else:
-            selector = _BY_ROWS if len(queries) < _BLAS_QUERIES else None
-            _knn_inner_product(*pointers[:2], *sizes, *pointers[2:], selector)
+            by_rows = part.selects or len(queries) < _BLAS_QUERIES
+            _knn_inner_product(*pointers[:2], *sizes, *pointers[2:], selector if by_rows else None)
         return raw, rows
 
     def _error(self, queries: NDArray[np.float32], raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far raw scores about `raw`, of queries [..., dimension], may be off."""
         if self._metric is Metric.L2:
             return np.asarray(self._relative_error * np.abs(raw) + self._absolute_error)
-        longest = max(segment.largest_norm for segment in self._segments)
         lengths = np.linalg.norm(queries.astype(np.float64), axis=-1)
-        return np.asarray(self._relative_error * longest * lengths + self._absolute_error)
+        return np.asarray(self._relative_error * self._rows.largest_norm * lengths + self._absolute_error)
 
     def _raw(self, scores: NDArray[Any]) -> NDArray[np.float64]:
         wide = np.asarray(scores, np.float64)
         return np.asarray(-np.square(wide)) if self._metric is Metric.L2 else wide
 
-    def _score(self, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of vectors [..., rows, dimension] for queries [..., dimension]."""
-        wide, others = vectors.astype(np.float64), queries.astype(np.float64)
-        if self._metric is Metric.L2:
-            wide -= others[..., None, :]
-            distances = np.sqrt(np.einsum("...rd,...rd->...r", wide, wide))
-            return np.asarray(-distances, np.float32)
-        products = np.einsum("...rd,...d->...r", wide, others)
-        if self._metric is Metric.COSINE:
-            np.clip(products, -1, 1, out=products)  # vectors of length 1 ± rounding
-        return np.asarray(products, np.float32)
-
-    def _rescore(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scores of rows [queries, candidates], a bounded number at once."""
-        queries, candidates = rows.shape
-        dimension = self._queries.shape[1]
-        scores = np.empty(rows.shape, np.float32)
-        columns = max(1, min(candidates, _RESCORE_VALUES // dimension))
-        lines = max(1, _RESCORE_VALUES // (dimension * columns))
-        for line in range(0, queries, lines):
-            for column in range(0, candidates, columns):
-                part = np.s_[line : line + lines, column : column + columns]
-                scores[part] = self._score(self._gather(rows[part]), self._queries[line : line + lines])
-        return scores
-
-    def _gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        if len(self._segments) == 1:
-            return self._segments[0].vectors[rows]
-        vectors = np.empty((*rows.shape, self._queries.shape[1]), np.float32)
-        numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(numbers):
-            here = numbers == number
-            vectors[here] = self._segments[number].vectors[rows[here] - self._starts[number]]
-        return vectors
-
     def _scan(self, query: NDArray[np.float32], floor: float) -> list[Hit]:
         """All rows in blocks, given that the last hit's score is at least `floor`."""
-        rows, scores = [], []
-        for first, segment, block in self._blocks():
-            keep = ~segment.dead[block]
-            vectors = segment.vectors[block]
-            if floor > -np.inf:
-                keep &= self._plausible(vectors, query, floor)
-            kept = np.flatnonzero(keep)
-            if kept.size:
-                score = self._score(vectors if kept.size == len(vectors) else vectors[kept], query)
-                scores.append(score)
-                rows.append(kept + first)
-        every_row, every_score = np.concatenate(rows), np.concatenate(scores)
-        order = np.argsort(-every_score, kind="stable")[: self._top_k]  # rows rise: ties keep their order
-        return self._hits(every_row[order], every_score[order])
+        numbers, scores = [], []
+        size = max(1, _SCAN_VALUES // len(query))
+        for start in range(0, self._rows.live, size):
+            block = self._rows.numbers[start : start + size]
+            vectors = self._rows.gather(block)
+            plausible = np.flatnonzero(self._plausible(vectors, query, floor))
+            if plausible.size:
+                scores.append(scores_of(self._metric, vectors[plausible], query))
+                numbers.append(block[plausible])
+        every_number, every_score = np.concatenate(numbers), np.concatenate(scores)
+        # Numbers rise: ties keep their order.
+        order = np.argsort(-every_score, kind="stable")[: self._top_k]
+        return self._rows.hits(every_number[order], every_score[order])
 
     def _plausible(
         self, vectors: NDArray[np.float32], query: NDArray[np.float32], floor: float
@@ -242,17 +245,3 @@ class _Search:
             raw = np.einsum("rd,d->r", vectors, query)
         least = self._raw(np.asarray(floor))
         return np.asarray(raw >= least - 2 * self._error(query, least))
-
-    def _blocks(self) -> Iterator[tuple[int, Segment, slice]]:
-        size = max(1, _SCAN_VALUES // self._queries.shape[1])
-        for start, segment in zip(self._starts, self._segments, strict=False):
-            for row in range(0, segment.used, size):
-                yield int(start) + row, segment, slice(row, min(segment.used, row + size))
-
-    def _hits(self, rows: NDArray[np.int64], scores: NDArray[Any]) -> list[Hit]:
-        numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        places = rows - self._starts[numbers]
-        return [
-            Hit(self._segments[number], row, score)
-            for number, row, score in zip(numbers.tolist(), places.tolist(), scores.tolist(), strict=True)
-        ]

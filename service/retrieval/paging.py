@@ -1,7 +1,7 @@
 """From what an engine ranks to what was asked for: minimum score, groups, offset, and the item left out."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from service.retrieval.index import SearchOptions
@@ -28,7 +28,7 @@ MAX_RANKED = 65_536
 
 
 def paged(
-    fetch: Callable[[Sequence[int], int], Sequence[Sequence[T]]],
+    fetch: Callable[[Sequence[int], int], Iterable[Sequence[T]]],
     queries: int,
     top_k: int,
     options: SearchOptions,
@@ -39,7 +39,7 @@ def paged(
 
     Args:
         fetch: given numbers of queries and a limit, each one's nearest items that the filter keeps, nearest
-            first; fewer than the limit where there are no more.
+            first; fewer than the limit where there are no more. It may make them as they are taken.
         queries: how many there are.
         top_k: neighbours of each, at most.
         options: its minimum score, groups and offset; the filter and the recall are for `fetch`.

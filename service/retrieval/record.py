@@ -1,9 +1,11 @@
 """The record of truth of the embedded engine: one SQLite database, from which all else is rebuilt."""
 
+import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +14,11 @@ from numpy.typing import NDArray
 
 from service.errors import IndexUnusable, shorten
 from service.retrieval.checks import Batch, unpack_attributes
-from service.retrieval.index import CollectionSpec, Metric
+from service.retrieval.index import CollectionSpec, Metric, Storage
+from service.retrieval.migrations import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
+from service.retrieval.schema import AttributeType, fits
 
 FILE_NAME = "record.sqlite"
-# "FOVE": tells our file from another program's database of the same name.
-APPLICATION_ID = 0x464F5645
-# MIGRATIONS[n] brings schema version n to n + 1; the version is the database's user_version. Never
-# edit one that was released: add the next.
-MIGRATIONS = (
-    """
-    CREATE TABLE collections (
-        key INTEGER PRIMARY KEY AUTOINCREMENT,
-        name TEXT NOT NULL UNIQUE,
-        dimension INTEGER NOT NULL CHECK (dimension > 0),
-        metric TEXT NOT NULL,
-        fingerprint TEXT NOT NULL
-    );
-    -- A write of an item takes the next sequence number, which is never given out twice; so the order of
-    -- sequence is the order of writing, and what is new since a given number can be read off.
-    CREATE TABLE items (
-        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-        collection INTEGER NOT NULL REFERENCES collections (key) ON DELETE CASCADE,
-        id TEXT NOT NULL,
-        vector BLOB NOT NULL,     -- float32, little-endian
-        attributes TEXT NOT NULL, -- a JSON object
-        UNIQUE (collection, id)
-    );
-    -- Ends in the row id, that is in the sequence: a collection is read in order without sorting.
-    CREATE INDEX items_of_collection ON items (collection);
-    """,
-)
-SCHEMA_VERSION = len(MIGRATIONS)
 # A 512-d float32 vector takes 2 kB: at SQLite's default of 4 kB each would have a page to itself.
 _PAGE_BYTES = 16 * 1024
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -52,8 +28,8 @@ _READ_BYTES = 1024 * 1024
 class Record:
     """Collections and items on disk; a change is on disk, flushed, when its method returns.
 
-    Not for several threads at once: the index calls it under its write lock. Any failure of SQLite is
-    IndexUnusable, and a failed change has changed nothing.
+    Not for several threads at once, but for `ids_after`: the index calls it under its write lock. Any failure
+    of SQLite is IndexUnusable, and a failed change has changed nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,6 +43,9 @@ class Record:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
                 self._set_up()
+                # Readers of a write-ahead log and the writer don't wait for one another.
+                self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                self._reading = threading.Lock()
             except BaseException:
                 self._connection.close()
                 raise
@@ -107,40 +86,46 @@ class Record:
         """Each collection's key and spec, by name."""
         with self._translated():
             rows = self._connection.execute(
-                "SELECT key, name, dimension, metric, fingerprint FROM collections ORDER BY name"
+                "SELECT key, name, dimension, metric, fingerprint, attributes, storage FROM collections "
+                "ORDER BY name"
             ).fetchall()
-        try:
-            return [
-                (key, CollectionSpec(name, dimension, Metric(metric), fingerprint))
-                for key, name, dimension, metric, fingerprint in rows
-            ]
-        except ValueError as error:
-            raise self._broken(f"{error}; expected one of {', '.join(m.value for m in Metric)}") from error
+        return [(key, self._spec(*fields)) for key, *fields in rows]
 
-    def read(self, key: int, dimension: int) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+    def _spec(
+        self, name: str, dimension: int, metric: str, fingerprint: str, attributes: str, storage: str
+    ) -> CollectionSpec:
+        try:
+            schema = {key: AttributeType(value) for key, value in unpack_attributes(attributes).items()}
+            return CollectionSpec(name, dimension, Metric(metric), fingerprint, schema, Storage(storage))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self._broken(
+                f"collection {shorten(name)}: {error}; expected a metric ({_values(Metric)}), a storage "
+                f"({_values(Storage)}) and attributes ({_values(AttributeType)})"
+            ) from error
+
+    def read(self, key: int, spec: CollectionSpec) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
         """A collection's items and their sequence numbers, in that order, about a megabyte at a time."""
-        size = max(1, _READ_BYTES // (4 * dimension))
+        rows_at_once = max(1, _READ_BYTES // _vector_bytes(spec))
         with self._translated():
             cursor = self._connection.execute(
                 "SELECT id, vector, attributes, sequence FROM items WHERE collection = ? ORDER BY sequence",
                 (key,),
             )
             try:
-                while rows := cursor.fetchmany(size):
-                    yield self._unpacked(rows, dimension)
+                while rows := cursor.fetchmany(rows_at_once):
+                    yield self._unpacked(rows, spec)
             finally:
                 cursor.close()  # an open one keeps the database from being closed
 
-    def _unpacked(self, rows: list[tuple[Any, ...]], dimension: int) -> tuple[Batch, NDArray[np.int64]]:
+    def _unpacked(self, rows: list[tuple[Any, ...]], spec: CollectionSpec) -> tuple[Batch, NDArray[np.int64]]:
+        size = _vector_bytes(spec)
         for name, blob, attributes, _ in rows:
-            if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
-                raise self._broken(f"the vector of item {shorten(name)}; expected {4 * dimension} bytes")
-            try:
-                unpack_attributes(attributes)
-            except (TypeError, ValueError) as error:
-                raise self._broken(f"the attributes of item {shorten(name)}: {error}") from error
+            if not isinstance(blob, bytes) or len(blob) != size:
+                raise self._broken(f"the vector of item {shorten(name)}; expected {size} bytes")
+            self._check_attributes(name, attributes, spec)
         ids, blobs, texts, sequences = zip(*rows, strict=True)
-        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dimension)
+        stored = np.frombuffer(b"".join(blobs), _stored_type(spec)).reshape(len(rows), spec.dimension)
+        vectors = stored.astype(np.float32, copy=False)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise self._broken(
@@ -148,14 +133,50 @@ class Record:
             )
         return Batch(list(ids), vectors, list(texts)), np.array(sequences, np.int64)
 
+    def _check_attributes(self, name: str, text: str, spec: CollectionSpec) -> None:
+        try:
+            attributes = unpack_attributes(text)
+            for attribute in spec.attributes.keys() & attributes.keys():
+                declared = spec.attributes[attribute]
+                if not fits(declared, attributes[attribute]):
+                    raise TypeError(f"{shorten(attribute)} is not {declared.described}")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self._broken(f"the attributes of item {shorten(name)}: {error}") from error
+
+    def ids_after(self, key: int, after: str, limit: int) -> list[str]:
+        """The next ids of a collection by code point, at most so many; for any thread."""
+        with self._reading, self._translated():
+            # SQLite compares text by its bytes of UTF-8, which have the order of code points.
+            rows = self._reader.execute(
+                "SELECT id FROM items WHERE collection = ? AND id > ? ORDER BY id LIMIT ?",
+                (key, after, limit),
+            ).fetchall()
+        return [name for (name,) in rows]
+
     def create(self, spec: CollectionSpec) -> int:
         """Add a collection; returns its key."""
+        schema = json.dumps({name: declared.value for name, declared in spec.attributes.items()})
         with self._transaction():
             self._connection.execute(
-                "INSERT INTO collections (name, dimension, metric, fingerprint) VALUES (?, ?, ?, ?)",
-                (spec.name, spec.dimension, spec.metric.value, spec.fingerprint),
+                "INSERT INTO collections (name, dimension, metric, fingerprint, attributes, storage) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    spec.name,
+                    spec.dimension,
+                    spec.metric.value,
+                    spec.fingerprint,
+                    schema,
+                    spec.storage.value,
+                ),
             )
             return _number(self._connection.execute("SELECT last_insert_rowid()"))
+
+    def rename(self, key: int, name: str, *, replaced: int | None = None) -> None:
+        """Give a collection a name, which another one loses together with its items."""
+        with self._transaction():
+            if replaced is not None:
+                self._connection.execute("DELETE FROM collections WHERE key = ?", (replaced,))
+            self._connection.execute("UPDATE collections SET name = ? WHERE key = ?", (name, key))
 
     def drop(self, key: int) -> None:
         """Remove a collection with its items."""
@@ -166,9 +187,10 @@ class Record:
         """The numbers that the next write of so many items takes."""
         return np.arange(self._next_sequence, self._next_sequence + count)
 
-    def write(self, key: int, batch: Batch) -> None:
+    def write(self, key: int, spec: CollectionSpec, batch: Batch) -> None:
         """Write items in their order, replacing those of the same id; they take the next sequences."""
-        vectors = batch.vectors.astype("<f4", copy=False)
+        vectors = batch.vectors.astype(_stored_type(spec), copy=False)
+        sequences = self.next_sequences(len(batch.ids)).tolist()
         with self._transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO items (sequence, collection, id, vector, attributes) "
@@ -176,7 +198,7 @@ class Record:
                 (
                     (sequence, key, name, vector.tobytes(), attributes)
                     for sequence, name, vector, attributes in zip(
-                        count(self._next_sequence), batch.ids, vectors, batch.attributes, strict=False
+                        sequences, batch.ids, vectors, batch.attributes, strict=True
                     )
                 ),
             )
@@ -191,8 +213,9 @@ class Record:
 
     def close(self) -> None:
         """Bring the log into the database file and close it."""
-        with self._translated():
+        with self._reading, self._translated():
             try:
+                self._reader.close()
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 self._connection.close()
@@ -229,3 +252,15 @@ class Record:
 
 def _number(cursor: sqlite3.Cursor) -> int:
     return int(cursor.fetchone()[0])
+
+
+def _stored_type(spec: CollectionSpec) -> str:
+    return "<f2" if spec.storage is Storage.FLOAT16 else "<f4"
+
+
+def _vector_bytes(spec: CollectionSpec) -> int:
+    return np.dtype(_stored_type(spec)).itemsize * spec.dimension
+
+
+def _values(kind: type[Enum]) -> str:
+    return ", ".join(str(member.value) for member in kind)

@@ -4,9 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from service.errors import InvalidRequest
 from service.retrieval.checks import unpack_attributes
+from service.retrieval.index import Item
 from service.retrieval.segments import Segment
+
+# Of a float32.
+NUMBER_BYTES = 4
 
 
 def attributes_of(
@@ -28,13 +34,27 @@ def attributes_of(
     distinct = dict(zip(keys, places, strict=True))
     if max_reply_bytes is not None:
         times = Counter(keys)
-        size = sum(
-            times[key] * (bytes_each + _utf8_size(segment.ids[row]) + _utf8_size(segment.attributes[row]))
-            for key, (segment, row) in distinct.items()
-        )
+        size = sum(times[key] * (bytes_each + bytes_of(place)) for key, place in distinct.items())
         check_reply_size(size, max_reply_bytes, remedy)
     attributes = {key: unpack_attributes(segment.attributes[row]) for key, (segment, row) in distinct.items()}
     return [attributes[key] for key in keys]
+
+
+def items_at(
+    places: Sequence[tuple[Segment, int]], attributes: Sequence[Mapping[str, Any]], *, include_vectors: bool
+) -> list[Item]:
+    """The items there, with these attributes; their vectors are the caller's own, [0] where left out."""
+    used = slice(None) if include_vectors else slice(0)
+    return [
+        Item(segment.ids[row], segment.vectors[row, used].astype(np.float32), values)
+        for (segment, row), values in zip(places, attributes, strict=True)
+    ]
+
+
+def bytes_of(place: tuple[Segment, int]) -> int:
+    """The id and attributes there, in bytes of UTF-8."""
+    segment, row = place
+    return _utf8_size(segment.ids[row]) + _utf8_size(segment.attributes[row])
 
 
 def check_reply_size(size_bytes: int, max_reply_bytes: int, remedy: str) -> None:

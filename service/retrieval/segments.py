@@ -13,11 +13,15 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.retrieval.checks import Batch
+from service.retrieval.columns import Columns
+from service.retrieval.index import Storage
+from service.retrieval.schema import Schema
 
 MAX_SEGMENT_ROWS = 16_384
 MAX_SEGMENT_BYTES = 32 * 1024 * 1024
@@ -28,9 +32,10 @@ class Segment:
     """Some rows of a collection.
 
     Attributes:
-        vectors: float32 [capacity, dimension]; rows from `used` on belong to the writer.
+        vectors: float32 or float16 [capacity, dimension]; rows from `used` on belong to the writer.
         ids: of the rows; longer than `used` where the writer is ahead.
         attributes: JSON of the rows, likewise.
+        columns: those that the collection declares, likewise.
         sequences: int64 [capacity]: under which number the record has each row; rising. 0: it hasn't.
         used: how many rows are written.
         dead: bool [capacity]: rows that were replaced or deleted; never changed in place.
@@ -38,9 +43,10 @@ class Segment:
         largest_norm: of any row, rounded up.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: NDArray[Any]
     ids: list[str]
     attributes: list[str]
+    columns: Columns
     sequences: NDArray[np.int64]
     used: int
     dead: NDArray[np.bool_]
@@ -62,15 +68,34 @@ class Segment:
         self, batch: Batch, start: int, stop: int, sequences: NDArray[np.int64] | None = None
     ) -> "Segment":
         """The same with rows `start` to `stop` of the batch at the end; there must be room."""
-        used = self.used + stop - start
-        vectors = batch.vectors[start:stop]
+        attributes = batch.attributes[start:stop]
+        self.columns.write(self.used, attributes)
+        numbers = np.zeros(stop - start, np.int64) if sequences is None else sequences[start:stop]
+        return self._grown(batch.vectors[start:stop], batch.ids[start:stop], attributes, numbers)
+
+    def joined(self, other: "Segment") -> "Segment":
+        """The same with the live rows of another of the collection at the end; there must be room."""
+        rows = np.flatnonzero(~other.dead[: other.used])
+        ids, attributes = ([texts[row] for row in rows] for texts in (other.ids, other.attributes))
+        self.columns.copy(self.used, other.columns, rows)
+        return self._grown(other.vectors[rows], ids, attributes, other.sequences[rows])
+
+    def _grown(
+        self,
+        vectors: NDArray[Any],
+        ids: Sequence[str],
+        attributes: Sequence[str],
+        sequences: NDArray[np.int64],
+    ) -> "Segment":
+        used = self.used + len(ids)
         self.vectors[self.used : used] = vectors
-        self.sequences[self.used : used] = 0 if sequences is None else sequences[start:stop]
+        self.sequences[self.used : used] = sequences
         # A change that was prepared and never published may have left its own behind.
         del self.ids[self.used :], self.attributes[self.used :]
-        self.ids.extend(batch.ids[start:stop])
-        self.attributes.extend(batch.attributes[start:stop])
-        norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max())) * 1.01
+        self.ids.extend(ids)
+        self.attributes.extend(attributes)
+        wide = vectors.astype(np.float32, copy=False)
+        norm = float(np.sqrt(np.einsum("nd,nd->n", wide, wide).max(initial=0))) * 1.01
         return replace(self, used=used, largest_norm=max(self.largest_norm, norm))
 
 
@@ -92,13 +117,22 @@ class Change:
 class Segments:
     """All rows of one collection. One writer at a time; readers at any time."""
 
-    def __init__(self, dimension: int, max_rows: int = MAX_SEGMENT_ROWS) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        max_rows: int = MAX_SEGMENT_ROWS,
+        *,
+        storage: Storage = Storage.FLOAT32,
+        schema: Schema | None = None,
+    ) -> None:
         """
         Args:
             dimension: of every vector.
-            max_rows: of a segment; fewer where they would take more than `MAX_SEGMENT_BYTES`.
+            max_rows: of a segment; fewer where as float32 they would take more than `MAX_SEGMENT_BYTES`.
+            storage: in what vectors are kept.
+            schema: the attributes that become columns.
         """
-        self._dimension = dimension
+        self._dimension, self._dtype, self._schema = dimension, np.dtype(storage.value), schema or {}
         self._capacity = max(1, min(max_rows, MAX_SEGMENT_BYTES // (4 * dimension)))
         self._segments: dict[int, Segment] = {}
         # id → segment key × capacity + row: one int an item is the smallest that Python offers.
@@ -202,16 +236,13 @@ class Segments:
     def _joined(self, parts: Sequence[Segment], key: int, placed: dict[str, int]) -> Segment:
         joined = self._empty()
         for part in parts:
-            rows = np.flatnonzero(~part.dead[: part.used])
-            if rows.size:
-                ids, attributes = ([texts[row] for row in rows] for texts in (part.ids, part.attributes))
-                first = key * self._capacity + joined.used
-                placed.update((name, first + number) for number, name in enumerate(ids))
-                batch = Batch(ids, part.vectors[rows], attributes)
-                joined = joined.extended(batch, 0, len(ids), part.sequences[rows])
+            first = joined.used
+            joined = joined.joined(part)
+            placed.update((joined.ids[row], key * self._capacity + row) for row in range(first, joined.used))
         return joined
 
     def _empty(self) -> Segment:
-        vectors = np.empty((self._capacity, self._dimension), np.float32)
+        vectors = np.empty((self._capacity, self._dimension), self._dtype)
+        columns = Columns(self._schema, self._capacity)
         sequences = np.empty(self._capacity, np.int64)
-        return Segment(vectors, [], [], sequences, 0, np.zeros(self._capacity, np.bool_), 0, 0.0)
+        return Segment(vectors, [], [], columns, sequences, 0, np.zeros(self._capacity, np.bool_), 0, 0.0)
