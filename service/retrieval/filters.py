@@ -140,12 +140,17 @@ def matches(condition: Filter, attributes: Mapping[str, AttributeValue]) -> bool
         return False
     match condition:
         case Equals(_, wanted):
-            return value == wanted
+            return value == _like(value, wanted)
         case In(_, values):
-            return value in values
+            return any(value == _like(value, wanted) for wanted in values)
         case Range():
-            return all(_within(name, value, bound) for name, bound in condition.bounds)
+            return all(_within(name, value, _like(value, bound)) for name, bound in condition.bounds)
     return True
+
+
+def _like(value: AttributeValue, wanted: AttributeValue) -> AttributeValue:
+    # A float attribute rounds an int that it is compared with as it does one that it stores.
+    return float(wanted) if isinstance(value, float) else wanted
 
 
 def _within(name: str, value: AttributeValue, bound: AttributeValue) -> bool:

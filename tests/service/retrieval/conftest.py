@@ -16,17 +16,27 @@ ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-small-segments": partial(EmbeddedIndex, max_segment_rows=3),
 }
+# Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
+APPROXIMATE: frozenset[str] = frozenset()
+# What an engine can hold, where it is less than the contract's 65,536.
+MAX_DIMENSION: dict[str, int] = {}
 
 
 @pytest.fixture(params=ENGINES)
-def open_engine(request: pytest.FixtureRequest) -> Opener:
-    """Opens an index of each engine in a folder."""
-    return ENGINES[request.param]
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of each engine."""
+    return str(request.param)
+
+
+@pytest.fixture
+def open_engine(engine: str) -> Opener:
+    """Opens an index of the engine in a folder."""
+    return ENGINES[engine]
 
 
 @pytest.fixture
 def index(open_engine: Opener, tmp_path: Path) -> Iterator[Index]:
-    """An empty index of each engine."""
+    """An empty index of the engine."""
     index = open_engine(tmp_path / "index")
     yield index
     index.close()
