@@ -1,4 +1,7 @@
-"""What every engine does, by the docstrings of `Index`."""
+"""What every engine does, by the docstrings of `Index`: collections, items, plain searches, bad input.
+
+test_contract_options.py has filters, search options, pages and taking another's place.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -15,8 +18,10 @@ from service.errors import (
     RequestError,
     VectorMismatch,
 )
-from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Index, Item, Metric
-from tests.service.retrieval.conftest import Opener
+from service.retrieval.filters import Equals, Exists
+from service.retrieval.index import CollectionSpec, Index, Item, Metric, Storage
+from service.retrieval.schema import AttributeType, AttributeValue
+from tests.service.retrieval.conftest import MAX_DIMENSION, Opener
 
 
 def f32(*values: Any) -> NDArray[np.float32]:
@@ -29,7 +34,12 @@ def make(index: Index, metric: Metric = Metric.INNER_PRODUCT, dimension: int = 2
 
 def found(index: Index, *query: float, top_k: int = 10) -> list[tuple[str, float]]:
     [neighbors] = index.search("photos", f32(query), top_k)
-    return [(neighbor.id, round(neighbor.score, 5)) for neighbor in neighbors]
+    return [(neighbor.id, round(neighbor.score, 4)) for neighbor in neighbors]
+
+
+def sizes(index: Index) -> list[tuple[CollectionSpec, int]]:
+    """What there is; how each is searched is the engine's own affair."""
+    return [(info.spec, info.count) for info in index.list_collections()]
 
 
 def test_create_describe_list_and_drop(index: Index) -> None:
@@ -39,10 +49,12 @@ def test_create_describe_list_and_drop(index: Index) -> None:
     index.create(photos)
     index.create(art)
     index.upsert("photos", [Item("a", f32(1, 2))])
-    assert index.describe("photos") == CollectionInfo(photos, 1)
-    assert index.list_collections() == [CollectionInfo(art, 0), CollectionInfo(photos, 1)]
+    info = index.describe("photos")
+    assert (info.spec, info.count) == (photos, 1)
+    assert info.index_type
+    assert sizes(index) == [(art, 0), (photos, 1)]
     index.drop("photos")
-    assert index.list_collections() == [CollectionInfo(art, 0)]
+    assert sizes(index) == [(art, 0)]
     index.create(photos)
     assert index.count("photos") == 0
 
@@ -68,12 +80,21 @@ def test_a_bad_dimension_is_refused(index: Index, dimension: Any) -> None:
         index.create(CollectionSpec("photos", dimension, Metric.L2, ""))
 
 
-def test_names_and_dimensions_at_the_limit(index: Index) -> None:
-    index.create(CollectionSpec("a" * 128, 65_536, Metric.L2, "f" * 512))
-    index.upsert("a" * 128, [Item(str(n), np.full(65_536, n, np.float32)) for n in range(3)])
-    [[neighbor]] = index.search("a" * 128, np.full((1, 65_536), 1.25, np.float32), 1)
+def test_names_and_dimensions_at_the_limit(index: Index, engine: str) -> None:
+    dimension = MAX_DIMENSION.get(engine, 65_536)
+    index.create(CollectionSpec("a" * 128, dimension, Metric.L2, "f" * 512))
+    index.upsert("a" * 128, [Item(str(n), np.full(dimension, n, np.float32)) for n in range(3)])
+    [[neighbor]] = index.search("a" * 128, np.full((1, dimension), 1.25, np.float32), 1)
     assert neighbor.id == "1"
-    assert neighbor.score == pytest.approx(-64, abs=1e-5)
+    assert neighbor.score == pytest.approx(-0.25 * dimension**0.5, rel=1e-6)
+
+
+def test_a_dimension_beyond_the_engines_own_limit_is_refused(index: Index, engine: str) -> None:
+    if engine not in MAX_DIMENSION:
+        return  # 65,537 is among the bad ones above
+    dimension = MAX_DIMENSION[engine] + 1
+    with pytest.raises(InvalidRequest, match=f"dimension {dimension}"):
+        index.create(CollectionSpec("photos", dimension, Metric.L2, ""))
 
 
 @pytest.mark.parametrize("fingerprint", ["f" * 513, "\ud800", None])
@@ -95,10 +116,23 @@ def test_an_unknown_collection_is_told_with_those_there_are(index: Index) -> Non
         lambda: index.get("x", ["a"]),
         lambda: index.count("x"),
         lambda: index.search("x", f32([1, 2]), 1),
+        lambda: index.vectors("x", ["a"]),
+        lambda: index.delete_matching("x", Exists("n")),
+        lambda: index.count("x", Exists("n")),
+        lambda: index.scan("x"),
+        lambda: index.items("x").__enter__(),
+        lambda: index.flush("x"),
+        lambda: index.replace("x", "photos"),
+        lambda: index.replace("photos", "x"),
+        lambda: index.rename("x", "y"),
     ]
     for call in calls:
         with pytest.raises(CollectionNotFound, match="'x'; there are: art, photos"):
             call()
+    assert sizes(index) == [
+        (CollectionSpec("art", 2, Metric.L2, ""), 0),
+        (CollectionSpec("photos", 2, Metric.INNER_PRODUCT, "m:fp32"), 0),
+    ]
 
 
 def test_cosine_compares_directions(index: Index) -> None:
@@ -282,14 +316,14 @@ ATTRIBUTES: dict[str, AttributeValue] = {
 
 
 def test_attributes_and_ids_survive_a_restart_with_their_types(open_engine: Opener, tmp_path: Path) -> None:
-    ids = ["a", "é", "e\u0301", "日本語", "🖼\u200d️", "\x00", "a\x00b", " ", "%_'\"", "x" * 512, "é" * 256]
+    ids = ["a", "é", "e\u0301", "日本語", "🖼\u200d️", "\x01", "\n", " ", "%_'\"", "x" * 512, "é" * 256]
     spec = CollectionSpec("photos", 2, Metric.COSINE, "m:fp32")
     for opening in range(3):
         index = open_engine(tmp_path)
         if opening == 0:
             index.create(spec)
             index.upsert("photos", [Item(name, f32(1, n), ATTRIBUTES) for n, name in enumerate(ids)])
-        assert index.describe("photos") == CollectionInfo(spec, len(ids))
+        assert sizes(index) == [(spec, len(ids))]
         items = index.get("photos", ids)
         assert [item.id for item in items] == ids
         [neighbors] = index.search("photos", f32([0, 1]), 100)
@@ -305,6 +339,7 @@ BAD_ITEMS = {
     "an empty id": (Item("", f32(1, 2)), "an item's id is ''; expected 1 to 512 bytes"),
     "a long id": (Item("x" * 513, f32(1, 2)), "an item's id is 'xxx"),
     "a long id in bytes": (Item("é" * 257, f32(1, 2)), "1 to 512 bytes"),
+    "a zero byte": (Item("a\0b", f32(1, 2)), "1 to 512 bytes of UTF-8 without zero bytes"),
     "no UTF-8": (Item("\udc80", f32(1, 2)), "1 to 512 bytes of UTF-8"),
     "nan": (Item("a", f32(1, np.nan)), "item 'a' has nan at 1; expected finite"),
     "inf": (Item("a", f32(-np.inf, 1)), "item 'a' has -inf at 0; expected finite"),
@@ -407,3 +442,118 @@ def test_a_bad_query_is_refused(index: Index) -> None:
         index.search("photos", f32([1, 2], [np.nan, 2]), 1)
     with pytest.raises(InvalidRequest, match=r"of shape \[2\]; expected float32 \[queries, dimension\]"):
         index.search("photos", f32(1, 2), 1)
+
+
+def test_float16_rounds_what_comes_in_and_is_searched_exactly(open_engine: Opener, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    vectors = rng.standard_normal((40, 24)).astype(np.float32)
+    stored = vectors.astype(np.float16).astype(np.float32)
+    queries = rng.standard_normal((5, 24)).astype(np.float32)
+    spec = CollectionSpec("photos", 24, Metric.L2, "", storage=Storage.FLOAT16)
+    for opening in range(2):
+        index = open_engine(tmp_path)
+        if opening == 0:
+            index.create(spec)
+            index.upsert("photos", [Item(str(n), vector) for n, vector in enumerate(vectors)])
+        assert index.describe("photos").spec == spec
+        [item] = index.get("photos", ["7"])
+        assert item.vector.dtype == np.float32
+        np.testing.assert_array_equal(item.vector, stored[7])
+        np.testing.assert_array_equal(index.vectors("photos", ["8"])["8"], stored[8])
+        results = index.search("photos", queries, 6)  # queries aren't rounded
+        distances = np.linalg.norm(queries[:, None] - stored, axis=-1)
+        for neighbors, distance in zip(results, distances, strict=True):
+            order = np.argsort(distance)[:6]
+            assert [neighbor.id for neighbor in neighbors] == [str(n) for n in order]
+            np.testing.assert_allclose([n.score for n in neighbors], -distance[order], atol=1e-4)
+        index.close()
+
+
+def test_float16_refuses_what_it_cannot_hold(index: Index) -> None:
+    index.create(CollectionSpec("photos", 2, Metric.INNER_PRODUCT, "", storage=Storage.FLOAT16))
+    index.upsert("photos", [Item("largest", f32(65_504, -65_504))])
+    with pytest.raises(
+        InvalidRequest, match="item 'a' has -65520 at 1; expected at most 65,504, as collecti"
+    ):
+        index.upsert("photos", [Item("b", f32(1, 1)), Item("a", f32(0, -65_520))])
+    assert found(index, 1, 0) == [("largest", 65_504)]
+    assert found(index, 1e17, 0)[0][1] == pytest.approx(6.5504e21, rel=1e-6)
+
+
+DECLARED = {
+    "label": AttributeType.STRING,
+    "size": AttributeType.INT,
+    "ratio": AttributeType.FLOAT,
+    "good": AttributeType.BOOL,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("label", 7, "a string of UTF-8"),
+        ("label", "a\0b", "a string of UTF-8"),
+        ("size", "7", "an int of 64 bits"),
+        ("size", 7.0, "an int of 64 bits"),
+        ("size", True, "an int of 64 bits"),
+        ("ratio", "7", "a finite float"),
+        ("ratio", False, "a finite float"),
+        ("good", 1, "a bool"),
+        ("good", "true", "a bool"),
+    ],
+)
+def test_a_declared_attribute_of_another_type_is_refused(
+    index: Index, name: str, value: AttributeValue, expected: str
+) -> None:
+    index.create(CollectionSpec("photos", 2, Metric.L2, "", DECLARED))
+    with pytest.raises(InvalidRequest, match=f"item 'b': attribute '{name}' is .* declares {expected}"):
+        index.upsert("photos", [Item("a", f32(1, 2)), Item("b", f32(1, 2), {name: value})])
+    assert index.count("photos") == 0
+
+
+def test_declared_attributes_keep_their_values_and_types(open_engine: Opener, tmp_path: Path) -> None:
+    spec = CollectionSpec("photos", 2, Metric.L2, "", DECLARED)
+    given: list[dict[str, AttributeValue]] = [
+        {"label": "", "size": 2**63 - 1, "ratio": -0.0, "good": False, "other": 1},
+        {"label": "数字 'x' \"y\" %s {}", "size": -(2**63), "ratio": 5e-324, "good": True},
+        {"ratio": 2**53 + 1},
+        {},
+    ]
+    expected = [*given[:2], {"ratio": float(2**53)}, {}]
+    for opening in range(2):
+        index = open_engine(tmp_path)
+        if opening == 0:
+            index.create(spec)
+            index.upsert("photos", [Item(str(n), f32(n, 0), a) for n, a in enumerate(given)])
+        assert index.describe("photos").spec == spec
+        for item, attributes in zip(index.get("photos", list("0123")), expected, strict=True):
+            assert item.attributes == attributes
+            assert {k: type(v) for k, v in item.attributes.items()} == {
+                k: type(v) for k, v in attributes.items()
+            }
+        index.close()
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"": AttributeType.INT}, "attribute name ''; expected 1 to 64 bytes"),
+        ({"é" * 33: AttributeType.INT}, "expected 1 to 64 bytes of UTF-8"),
+        ({"a\0": AttributeType.INT}, "without zero bytes"),
+        ({"\ud800": AttributeType.INT}, "expected 1 to 64 bytes of UTF-8"),
+        ({str(n): AttributeType.INT for n in range(65)}, "65 attributes are declared; expected at most 64"),
+    ],
+)
+def test_a_bad_schema_is_refused(index: Index, schema: dict[str, AttributeType], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        index.create(CollectionSpec("photos", 2, Metric.L2, "", schema))
+    assert sizes(index) == []
+
+
+def test_a_schema_at_the_limit(index: Index) -> None:
+    names = ["é" * 32, 'a "quoted" name', "select", *(f"a{n}" for n in range(61))]
+    spec = CollectionSpec("photos", 2, Metric.L2, "", dict.fromkeys(names, AttributeType.INT))
+    index.create(spec)
+    index.upsert("photos", [Item("a", f32(1, 2), {name: n for n, name in enumerate(names)})])
+    assert index.describe("photos").spec == spec
+    assert all(index.count("photos", Equals(name, n)) == 1 for n, name in enumerate(names))
