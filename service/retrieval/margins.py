@@ -1,0 +1,106 @@
+"""How far a near vector's code may be off: what decides how many candidates are scored exactly.
+
+Let a query's k-th best score so far belong to the angle p (a share of π). The code of a vector at that angle
+differs from the query's in about p·b of b bits, give or take the deviation of a binomial, √(b·p·(1 − p)).
+So all vectors whose codes differ in at most p·b + z·√(b·p·(1 − p)) bits are scored, and one as near as the
+k-th is among them with the probability that z stands for in the normal distribution; nearer ones more surely.
+That holds for any query, however few or many vectors are near it.
+
+Where vectors differ much in length, a score says little about the angle (most of all inner products). So z is
+also measured, on the collection's own vectors as queries, and the larger of both counts.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from service.retrieval.index import Metric
+from service.retrieval.raw import raw_of
+from service.retrieval.rows import Rows
+from service.retrieval.signs import Angles, Codes, SignCoder
+
+# The shares of near vectors to be found for which z is kept.
+RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_QUERIES, _TOP_K = 64, 10
+_MOST_ROWS = 65_536
+_hammings: Any = faiss.hammings  # the stubs miss it
+_pointer: Any = faiss.swig_ptr
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Measured on one collection.
+
+    Attributes:
+        zs: for each of `RECALLS`, rising.
+        scored_share: of the rows that these queries would have had scored at 0.98, the median.
+    """
+
+    zs: tuple[float, ...]
+    scored_share: float
+
+    def z(self, recall: float) -> float:
+        """Of a wanted share of near vectors, above 0 and below 1."""
+        pairs = zip(RECALLS, self.zs, strict=True)
+        measured_z = next((z for share, z in pairs if share >= recall), self.zs[-1])
+        return max(measured_z, NormalDist().inv_cdf(recall))
+
+
+def bits_within(angle: float, z: float, bit_count: int) -> float:
+    """In how many bits a code may differ and still be scored."""
+    return bit_count * angle + z * float(np.sqrt(bit_count * angle * (1 - angle)))
+
+
+def first_scored(top_k: int) -> int:
+    """How many candidates are scored before anything is known about a query."""
+    return max(128, 2 * top_k)
+
+
+def measured(
+    rows: Rows, metric: Metric, coder: SignCoder, codes: Codes, numbers: NDArray[np.int64]
+) -> Margins:
+    """Search for some of the rows among the others, by codes and exactly.
+
+    Args:
+        rows: where they are.
+        metric: of the collection.
+        coder: made the codes.
+        codes: of the rows `numbers`.
+        numbers: int64 [codes], rising, of rows that may be found; some thousands at least.
+    """
+    random = np.random.default_rng(len(numbers))
+    if len(numbers) > _MOST_ROWS:
+        chosen = np.sort(random.choice(len(numbers), _MOST_ROWS, replace=False))
+        numbers = numbers[chosen]
+        codes = Codes(codes.bits[chosen], codes.lengths[chosen], codes.projections[chosen])
+    own = np.sort(random.choice(len(numbers), _QUERIES, replace=False))
+    queries = rows.gather(numbers[own])
+    angles = Angles(coder, metric, queries)
+    needed, shares = [], []
+    faiss.omp_set_num_threads(1)
+    for line, (place, query) in enumerate(zip(own.tolist(), queries, strict=True)):
+        differing = _differing(codes.bits, codes.bits[place]).astype(np.float64)
+        raw = raw_of(rows, metric, query, numbers)
+        differing[place], raw[place] = np.inf, -np.inf  # a query doesn't find itself
+        first = np.argpartition(differing, first_scored(_TOP_K))[: first_scored(_TOP_K)]
+        nearest = first[np.argpartition(-raw[first], _TOP_K)[:_TOP_K]]
+        angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
+        deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
+        truth = np.argpartition(-raw, _TOP_K)[:_TOP_K]
+        needed.append((differing[truth] - coder.bit_count * angle) / deviation)
+        least = bits_within(angle, NormalDist().inv_cdf(0.98), coder.bit_count)
+        shares.append(np.count_nonzero(differing <= least) / len(numbers))
+    # Half of what may be missed is left to queries unlike the collection's own vectors.
+    zs = np.quantile(np.concatenate(needed), [(1 + recall) / 2 for recall in RECALLS])
+    return Margins(tuple(np.maximum.accumulate(zs).tolist()), float(np.median(shares)))
+
+
+def _differing(codes: NDArray[np.uint8], code: NDArray[np.uint8]) -> NDArray[np.int32]:
+    counts = np.empty(len(codes), np.int32)
+    own = np.ascontiguousarray(code)
+    _hammings(*map(_pointer, (own, codes)), 1, len(codes), codes.shape[1], _pointer(counts))
+    return counts

@@ -1,0 +1,205 @@
+"""Search by a 1-bit tier: FAISS scans the codes, and the rows whose codes come close are scored exactly.
+
+How many are scored is up to each query (see margins.py). A query that would need a large share of the rows
+scored is answered by comparing all of them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from service.retrieval import flat
+from service.retrieval.columns import Mask
+from service.retrieval.index import Metric
+from service.retrieval.margins import bits_within, first_scored
+from service.retrieval.raw import raw_of
+from service.retrieval.rows import Hit, Rows
+from service.retrieval.scores import rescored
+from service.retrieval.segments import Segment
+from service.retrieval.signs import Angles
+from service.retrieval.tier import Tier
+
+# More neighbours than this are found by comparing everything, and so are a fair share of all.
+MAX_TOP_K = 4096
+_MIN_ROWS_PER_NEIGHBOR = 8
+# Fewer rows than this share are compared one by one: measured at 100k × 512, one core, that takes 0.1 µs a
+# row and query, a scan 0.004 µs a row of all.
+_FEW_SHARE = 0.04
+# What the scan returns at least; the cost hardly depends on it.
+_MIN_CANDIDATES = 1024
+# FAISS counts candidates in an array of candidates × (bits + 1) numbers of 8 bytes for each query.
+_COUNTER_BYTES = 64 * 1024 * 1024
+# Candidates beyond top_k that are scored in float64.
+_SPARE = 8
+_MAX_SCORED_SHARE = 0.25
+# Of codes scanned for one query after another: a part that stays in the cache.
+faiss.cvar.hamming_batch_size = 16_384
+_scan: Any = faiss.hammings_knn_mc  # the stubs miss both
+_scan_within: Any = faiss.hamming_range_search
+_pointer: Any = faiss.swig_ptr
+
+
+def search(
+    tier: Tier | None,
+    segments: Sequence[Segment],
+    metric: Metric,
+    queries: NDArray[np.float32],
+    top_k: int,
+    kept: Sequence[Mask] | None = None,
+    recall: float = 1.0,
+) -> list[list[Hit]]:
+    """As `flat.search`, but of the nearest rows perhaps only the wanted share.
+
+    Args:
+        tier: of the collection; None: everything is compared.
+        segments, metric, queries, top_k, kept: see `flat.search`.
+        recall: the wanted share, above 0 to 1; 1: everything is compared.
+    """
+    if tier is not None and recall < 1 and top_k <= MAX_TOP_K and len(queries):
+        rows = Rows(segments, kept)
+        few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _MIN_CANDIDATES)
+        if rows.live > few:
+            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall)).run()
+    return flat.search(segments, metric, queries, top_k, kept)
+
+
+class _Search:
+    def __init__(
+        self, tier: Tier, rows: Rows, metric: Metric, queries: NDArray[np.float32], top_k: int, z: float
+    ) -> None:
+        self._tier, self._rows, self._metric, self._queries = tier, rows, metric, queries
+        self._top_k, self._z = top_k, z
+        self._codes = tier.coder.encode(queries)
+        self._angles = Angles(tier.coder, metric, queries)
+        self._place()
+
+    def _place(self) -> None:
+        """Find out where the tier's rows are now, and which of them may be found."""
+        rows, tier = self._rows, self._tier
+        numbers = {id(segment.sequences): number for number, segment in enumerate(rows.segments)}
+        covered = [0] * len(rows.segments)
+        # Of each cover: what to add to a place in the tier for the row's number.
+        self._shifts = np.zeros(len(tier.covers), np.int64)
+        self._starts = np.array([cover.start for cover in tier.covers])
+        masks: list[Mask] = []
+        choosy = rows.kept is not None
+        for index, cover in enumerate(tier.covers):
+            number = numbers.get(id(cover.sequences))
+            if number is None:  # the segment was rewritten
+                masks.append(np.zeros(cover.count, np.bool_))
+                choosy = True
+                continue
+            segment = rows.segments[number]
+            self._shifts[index] = rows.starts[number] - cover.start
+            count = covered[number] = min(cover.count, segment.used)
+            masks.append(self._findable(number, slice(0, count)))
+            choosy = choosy or segment.dead_count > 0 or count < cover.count
+            if count < cover.count:  # a search that began before the tier took over
+                masks.append(np.zeros(cover.count - count, np.bool_))
+        self._selector: Any = None
+        self._selectable = len(tier.codes)
+        if choosy:
+            mask = np.concatenate(masks)
+            self._selectable = int(np.count_nonzero(mask))
+            self._selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        self._others = np.concatenate(
+            [
+                rows.starts[number]
+                + first
+                + np.flatnonzero(self._findable(number, slice(first, segment.used)))
+                for number, (segment, first) in enumerate(zip(rows.segments, covered, strict=True))
+            ]
+        )
+
+    def _findable(self, number: int, part: slice) -> Mask:
+        if self._rows.kept is not None:
+            return self._rows.kept[number][part]
+        return ~self._rows.segments[number].dead[part]
+
+    def run(self) -> list[list[Hit]]:
+        faiss.omp_set_num_threads(1)
+        count = min(self._selectable, max(_MIN_CANDIDATES, 4 * self._top_k))
+        found = self._scan(count)
+        best = [self._best(query, *candidates) for query, candidates in enumerate(found)]
+        exact = [query for query, numbers in enumerate(best) if numbers is None]
+        hits: dict[int, list[Hit]] = {}
+        if exact:
+            queries = np.ascontiguousarray(self._queries[exact])
+            answers = flat.search(self._rows.segments, self._metric, queries, self._top_k, self._rows.kept)
+            hits.update(zip(exact, answers, strict=True))
+        rest = [query for query, numbers in enumerate(best) if numbers is not None]
+        if rest:
+            numbers = np.stack([numbers for numbers in best if numbers is not None])
+            scores = rescored(self._rows, self._metric, self._queries[rest], numbers)
+            order = np.lexsort((numbers, -scores), axis=-1)[:, : self._top_k]
+            numbers, scores = np.take_along_axis(numbers, order, 1), np.take_along_axis(scores, order, 1)
+            hits.update(zip(rest, map(self._rows.hits, numbers, scores), strict=True))
+        return [hits[query] for query in range(len(self._queries))]
+
+    def _scan(self, count: int) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Of each query the `count` rows whose codes differ least: in how many bits, rising, and places."""
+        queries, width = self._codes.shape
+        differing, places = np.empty((queries, count), np.int32), np.empty((queries, count), np.int64)
+        at_once = max(1, _COUNTER_BYTES // (8 * (8 * width + 1) * max(1, count)))
+        for start in range(0, queries if count else 0, at_once):
+            part = slice(start, min(queries, start + at_once))
+            _scan(
+                *map(_pointer, (self._codes[part], self._tier.codes.bits)),
+                part.stop - start, len(self._tier.codes), count, width,
+                *map(_pointer, (differing[part], places[part])), self._selector,
+            )  # fmt: skip
+        return list(zip(differing, places, strict=True))
+
+    def _best(
+        self, query: int, differing: NDArray[np.int32], places: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Numbers of a query's best rows, some more than `top_k`; None: too many would have to be scored."""
+        first = places[: first_scored(self._top_k)]
+        numbers, raw = self._scored(query, first)
+        others = raw_of(self._rows, self._metric, self._queries[query], self._others)
+        numbers, raw = np.concatenate([numbers, self._others]), np.concatenate([raw, others])
+        if len(first) < self._selectable:
+            within = self._within(query, np.sort(first), raw)
+            rest = places[len(first) : int(np.searchsorted(differing, within, "right"))]
+            if len(first) + len(rest) == len(places) < self._selectable:
+                all_within = self._all_within(query, within)
+                if all_within is None:
+                    return None
+                rest = np.setdiff1d(all_within, first, assume_unique=True)
+            more, more_raw = self._scored(query, rest)
+            numbers, raw = np.concatenate([numbers, more]), np.concatenate([raw, more_raw])
+        wanted = self._top_k + _SPARE
+        return np.asarray(numbers[np.argpartition(-raw, wanted - 1)[:wanted]])
+
+    def _scored(self, query: int, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Row numbers, rising, and raw scores of places in the tier."""
+        places = np.sort(places)
+        # Rising too: rewritten or not, segments stand in the order of writing.
+        numbers = places + self._shifts[np.searchsorted(self._starts, places, "right") - 1]
+        return numbers, raw_of(self._rows, self._metric, self._queries[query], numbers)
+
+    def _within(self, query: int, first: NDArray[np.int64], raw: NDArray[np.float32]) -> float:
+        """In how many bits the code of a row as near as the best found may differ."""
+        known = raw[: len(first)]
+        least = np.partition(raw, len(raw) - self._top_k)[len(raw) - self._top_k]
+        near = np.flatnonzero(known >= min(least, known.max()))
+        codes = self._tier.codes
+        shares = self._angles.of(
+            query, known[near], codes.lengths[first[near]], codes.projections[first[near]]
+        )
+        return bits_within(float(shares.max()), self._z, self._tier.coder.bit_count)
+
+    def _all_within(self, query: int, bits: float) -> NDArray[np.int64] | None:
+        """Places of all rows whose codes differ in at most so many bits; None: too many."""
+        result = faiss.RangeSearchResult(1)
+        _scan_within(
+            *map(_pointer, (self._codes[query : query + 1], self._tier.codes.bits)),
+            1, len(self._tier.codes), int(bits) + 1, self._codes.shape[1], result, self._selector,
+        )  # fmt: skip
+        count = int(faiss.rev_swig_ptr(result.lims, 2)[1])
+        if count > _MAX_SCORED_SHARE * self._selectable:
+            return None
+        return np.asarray(faiss.rev_swig_ptr(result.labels, count).copy(), np.int64)

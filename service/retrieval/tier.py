@@ -1,0 +1,147 @@
+"""The 1-bit tier of a collection: codes of its rows in one piece, so that FAISS scans them in one call.
+
+A tier never changes; one for the rows that came since is made beside it, in the background, and takes over by
+one assignment. Until then those few rows are compared exactly. Codes are known by the sequence numbers of
+their rows, so they are taken over from the tier before, or from a file, wherever the rows have moved.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.retrieval.index import Metric
+from service.retrieval.margins import Margins, measured
+from service.retrieval.rows import Rows
+from service.retrieval.segments import Segment
+from service.retrieval.signs import Codes, SignCoder
+
+# Longer vectors are compared exactly always: the directions alone would take 16 MiB and more.
+MAX_DIMENSION = 4096
+# Beyond this share of all rows scored exactly the scan before it isn't worth while.
+_MAX_SCORED_SHARE = 0.25
+# The mean, and what was measured, hold until the collection has grown this much.
+_GROWTH = 4
+_SAMPLE_ROWS = 16_384
+
+
+class Stopped(Exception):
+    """The work was called off."""
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The first rows of a segment that a tier has codes of.
+
+    Attributes:
+        sequences: the segment's array, by which it is known again.
+        start: the first row's place in the tier.
+        count: how many.
+    """
+
+    sequences: NDArray[np.int64]
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Codes of rows, and what is known about them.
+
+    Attributes:
+        coder: made them.
+        margins: measured with it.
+        trained_count: of how many rows that was done.
+        codes: of all rows.
+        sequences: int64 [rows]: theirs.
+        covers: where the rows are.
+    """
+
+    coder: SignCoder
+    margins: Margins
+    trained_count: int
+    codes: Codes
+    sequences: NDArray[np.int64]
+    covers: tuple[Cover, ...]
+
+    @property
+    def useful(self) -> bool:
+        """Whether searching by it is quicker than comparing everything."""
+        return self.margins.scored_share <= _MAX_SCORED_SHARE
+
+    def uncovered(self, segments: Sequence[Segment]) -> int:
+        """How many rows of the segments it has no codes of."""
+        counts = {id(cover.sequences): cover.count for cover in self.covers}
+        return sum(segment.used - counts.get(id(segment.sequences), 0) for segment in segments)
+
+    def outgrown(self, live: int) -> bool:
+        """Whether it was trained on much fewer rows than there are."""
+        return live >= _GROWTH * self.trained_count
+
+
+def renewed(
+    tier: Tier | None,
+    segments: Sequence[Segment],
+    metric: Metric,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Tier:
+    """A tier of all rows there are.
+
+    Args:
+        tier: whose codes are taken over, unless it is outgrown; None: all are made.
+        segments: of a collection with live rows, some thousands at least.
+        metric: of the collection.
+        stopped: asked between pieces of work of some milliseconds.
+
+    Raises:
+        Stopped: it said so.
+    """
+    rows = Rows(segments)
+    trained = tier is None or tier.outgrown(rows.live)
+    coder = SignCoder.around(_mean(rows)) if tier is None or trained else tier.coder
+    parts, covers, start = [], [], 0
+    for segment in segments:
+        if stopped():
+            raise Stopped
+        parts.append(_codes(coder, segment, None if trained else tier))
+        covers.append(Cover(segment.sequences, start, segment.used))
+        start += segment.used
+    codes = Codes(
+        np.concatenate([part.bits for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.projections for part in parts]),
+    )
+    sequences = np.concatenate([segment.sequences[: segment.used] for segment in segments])
+    if tier is not None and not trained:
+        return Tier(coder, tier.margins, tier.trained_count, codes, sequences, tuple(covers))
+    live = rows.numbers
+    margins = measured(rows, metric, coder, _at(codes, live), live)
+    return Tier(coder, margins, rows.live, codes, sequences, tuple(covers))
+
+
+def _mean(rows: Rows) -> NDArray[np.float32]:
+    step = -(-rows.live // _SAMPLE_ROWS)
+    sample = rows.gather(rows.numbers[::step])
+    return np.asarray(sample.mean(axis=0, dtype=np.float64), np.float32)
+
+
+def _codes(coder: SignCoder, segment: Segment, tier: Tier | None) -> Codes:
+    """A segment's, of which those that the tier has are copied."""
+    used = segment.used
+    if tier is None or not len(tier.sequences):
+        return coder.codes(segment.vectors[:used])
+    wanted = segment.sequences[:used]
+    places = np.minimum(np.searchsorted(tier.sequences, wanted), len(tier.sequences) - 1)
+    codes = _at(tier.codes, places)
+    # Sequence 0 is no row's own.
+    missing = np.flatnonzero((tier.sequences[places] != wanted) | (wanted == 0))
+    if len(missing):
+        made = coder.codes(segment.vectors[missing])
+        codes.bits[missing] = made.bits
+        codes.lengths[missing], codes.projections[missing] = made.lengths, made.projections
+    return codes
+
+
+def _at(codes: Codes, places: NDArray[np.int64]) -> Codes:
+    return Codes(codes.bits[places], codes.lengths[places], codes.projections[places])
