@@ -11,6 +11,7 @@ from service.processor import available_cores
 from service.setting import BATCHING, LIMITS, MODELS, NETWORK, OPERATION, RETRIEVAL, parse, setting
 
 LOG_FORMATS = ("auto", "json", "console")
+INDEX_ENGINES = ("embedded", "pgvector", "milvus")
 # By name: what one model may have of its own.
 MODEL_SETTINGS = {one.name: one for one in fields(ModelSettings)}
 
@@ -125,8 +126,40 @@ class Config(ModelSettings):
         high=100_000,
     )
 
+    index_engine: str = setting(
+        "embedded",
+        RETRIEVAL,
+        "What keeps the collections: embedded: a folder of this server's own; pgvector: PostgreSQL; milvus.",
+        choices=INDEX_ENGINES,
+    )
     index_path: Path = setting(
-        Path("index"), RETRIEVAL, "Folder of the retrieval index, made if missing; one server at a time."
+        Path("index"),
+        RETRIEVAL,
+        "Folder of the embedded engine's index, made if missing; one server at a time.",
+    )
+    index_url: str = setting(
+        "",
+        RETRIEVAL,
+        "Where PostgreSQL (postgresql://…) or Milvus (http://…) is. With a password in it, give it as "
+        "FOVEA_INDEX_URL or in the file, where other users of the machine can't read it.",
+        secret=True,
+    )
+    snapshot_path: str = setting(
+        "", RETRIEVAL, "Folder of collections' snapshots, made if missing. Empty: there are none."
+    )
+    image_roots: tuple[str, ...] = setting(
+        (),
+        RETRIEVAL,
+        "Folder that the server itself may open images in, to re-embed collections; may be given several "
+        "times. Default: none.",
+        option="image-root",
+    )
+    upkeep_timeout_s: float = setting(
+        3600.0,
+        RETRIEVAL,
+        "How long a flush, snapshot, restore or re-embedding may take whose caller states no deadline.",
+        low=1,
+        high=30 * 86_400,
     )
     search_threads: int = setting(
         0, RETRIEVAL, "Threads that search; 0: the cores this process may use.", low=0, high=1024
@@ -162,6 +195,13 @@ class Config(ModelSettings):
                     f"queue_capacity is {self.queue_capacity}; "
                     f"expected at least 2 × max_batch_size{of_model} = {2 * size}"
                 )
+        if bool(self.index_url) == (self.index_engine == "embedded"):
+            # The URL itself may have a password.
+            found = "set" if self.index_url else "empty"
+            raise ConfigError(
+                f"index_engine is {self.index_engine!r} and index_url is {found}; "
+                "expected a URL with pgvector and milvus, and none with embedded"
+            )
         if self.max_images_per_request > self.queue_capacity // 2:
             raise ConfigError(
                 f"max_images_per_request is {self.max_images_per_request}; "

@@ -122,6 +122,16 @@ class Pipeline:
             raise
         return self.finish(work)
 
+    async def infer_patiently(self, request: InferenceRequest) -> list[Prediction | RequestError]:
+        """As `infer`, but it waits for room, as a stream's message does."""
+        work = self.try_begin(request) or await self.begin(request)
+        try:
+            await work.group.until_done()
+        except BaseException:
+            self.abandon(work)
+            raise
+        return self.finish(work)
+
     def try_begin(self, request: InferenceRequest) -> Work | None:
         """Let a stream's message in if there is room now; else `begin` waits for it.
 

@@ -29,14 +29,15 @@ from grpc_reflection.v1alpha import reflection
 from service.arrivals import Arrivals
 from service.config import Config
 from service.errors import ConfigError, Overloaded
-from service.gallery import Gallery
+from service.gallery.building import drop_left_overs
+from service.gallery.gallery import Gallery
 from service.health import Health
 from service.interceptors import RequestInterceptor, deadline_in, status_of
 from service.loop_lag import watch_loop_lag
 from service.metrics import Metrics, MetricsServer
 from service.pipeline import Pipeline
 from service.repository import ModelRepository
-from service.retrieval.embedded import EmbeddedIndex
+from service.retrieval.open import open_index
 from service.servicers.classification import ClassificationServicer
 from service.servicers.embedding import EmbeddingServicer
 from service.servicers.messages import name_model
@@ -81,9 +82,14 @@ class Server:
         self._metrics = Metrics()
         self._repository = ModelRepository(config, self._metrics)
         self._config = config = replace(config, decode_threads=self._repository.threads.decode_threads)
-        self._index = EmbeddedIndex(config.index_path)
-        self._pipeline = Pipeline(config, self._metrics, lambda error: status_of(error).name)
-        self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
+        self._index = open_index(config)
+        try:
+            drop_left_overs(self._index, shared=config.index_engine != "embedded")
+            self._pipeline = Pipeline(config, self._metrics, lambda error: status_of(error).name)
+            self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
+        except BaseException:
+            self._index.close()
+            raise
         self._health = Health(self._repository.names)
         self._stopping, self._hurrying, self._draining = (asyncio.Event() for _ in range(3))
         self._stopping_since = 0.0
@@ -157,7 +163,8 @@ class Server:
             address=self.address,
             metrics=f"http://{self.metrics_address}/metrics",
             models=self._repository.names,
-            index=str(config.index_path),
+            # Not the URL, which may have a password.
+            index=str(config.index_path) if config.index_engine == "embedded" else config.index_engine,
         )
 
     def _refuse_early(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
@@ -186,7 +193,7 @@ class Server:
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self._repository), server)
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
-            RetrievalServicer(self._gallery, config), server
+            RetrievalServicer(self._gallery, config, self._draining), server
         )
         reflection.enable_server_reflection(_SERVICES, server)
 

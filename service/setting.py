@@ -23,6 +23,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     option: str = "",
+    secret: bool = False,
 ) -> Any:
     """A dataclass field that carries what the command line needs.
 
@@ -35,11 +36,12 @@ def setting(
         high: highest number allowed, of a tuple's too.
         choices: the words allowed.
         option: its name on the command line, if another than its own.
+        secret: its value isn't printed with the others.
     """
     metadata = {
         "group": group, "help": text, "low": low, "high": high, "choices": choices, "option": option,
     }  # fmt: skip
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 def default_of(setting: "Field[Any]") -> Any:

@@ -57,6 +57,7 @@ LIBRARIES = {
     "prometheus_client": {"metrics"},
     "faiss": {"retrieval"},
     "sqlite3": {"retrieval"},
+    "pyarrow": {"retrieval"},
     "hdrh": {"cli.bench"},
     "matplotlib": {"cli.bench"},
     # Of the extra `import`; only import-model writes graphs.

@@ -143,13 +143,13 @@ def _kind(setting: "Field[Any]") -> Any:
 def _metavar(setting: "Field[Any]") -> str | None:
     if setting.metadata["choices"] or isinstance(default_of(setting), bool):
         return None
+    name = setting.name.rsplit("_", 1)[-1].upper()
+    if name in ("CACHE", "PATH", "ROOTS"):
+        return "FOLDER"
     if setting.metadata["option"]:
         return "NAME.SETTING=VALUE" if setting.name == _OWN_SETTINGS else "NAME"
-    name = setting.name.rsplit("_", 1)[-1].upper()
-    if name in ("S", "MS", "BYTES", "PIXELS"):
+    if name in ("S", "MS", "BYTES", "PIXELS", "URL"):
         return {"S": "SECONDS", "MS": "MILLISECONDS"}.get(name, name)
-    if name == "CACHE":
-        return "FOLDER"
     return {int: "N", float: "X", Path: "FOLDER", tuple: "N,N"}.get(type(default_of(setting)), "NAME")
 
 

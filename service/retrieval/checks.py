@@ -21,6 +21,7 @@ MAX_ID_BYTES = 512
 MAX_ATTRIBUTES_BYTES = 64 * 1024
 # Squares of sums of two such lengths still fit float32, in which vectors are compared.
 MAX_LENGTH = 1e18
+MAX_NAME_LENGTH = 128
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _DECODER = json.JSONDecoder()
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
@@ -65,11 +66,16 @@ def check_name(what: str, name: str) -> None:
     """Raises:
     InvalidRequest: it isn't a name as collections and snapshots have.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidRequest(
             f"{what} name {shorten(name)}; expected 1 to 128 letters, digits, '_', '-' and '.', "
             "starting with a letter or digit"
         )
+
+
+def is_name(text: object) -> bool:
+    """Whether collections and snapshots can have this name."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def check_top_k(top_k: int) -> None:

@@ -1,60 +1,69 @@
-"""fovea.v1.RetrievalService: proto ↔ plain values."""
+"""fovea.v1.RetrievalService: each call's request → the gallery → its reply."""
 
-from collections.abc import Mapping
+import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
-import numpy as np
-from fovea.v1 import model_pb2, retrieval_pb2_grpc
 from fovea.v1 import retrieval_pb2 as pb
+from fovea.v1 import retrieval_pb2_grpc
 
 from service.config import Config
-from service.errors import InvalidRequest, RequestError, shorten
-from service.gallery import Gallery, NewItem, Query, StoredItem
+from service.errors import InvalidRequest, Unavailable
+from service.gallery.gallery import Gallery
+from service.gallery.reembedding import Progress
+from service.gallery.searches import Search
 from service.interceptors import deadline_in
-from service.model import Model
-from service.retrieval.checks import MAX_ID_BYTES
-from service.retrieval.index import AttributeValue, CollectionInfo, CollectionSpec, Metric, Neighbor
+from service.retrieval.index import CollectionInfo
 from service.retrieval.replies import check_reply_size
-from service.servicers.messages import check_count, image_source, name_model, status
+from service.servicers.filters import filter_of
+from service.servicers.messages import check_count
+from service.servicers.retrieval_messages import (
+    collection_message,
+    expansion_of,
+    item_message,
+    model_message,
+    new_item,
+    new_spec,
+    query_of,
+    search_options,
+    search_result,
+    snapshot_message,
+    upsert_response,
+    upsert_result,
+)
+from service.servicers.upsert_stream import UpsertStream
 
 _DEFAULT_TOP_K = 10
-_METRICS = {
-    pb.METRIC_UNSPECIFIED: Metric.COSINE,
-    pb.METRIC_COSINE: Metric.COSINE,
-    pb.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
-    pb.METRIC_L2: Metric.L2,
-}
-_METRIC_NUMBERS = {metric: number for number, metric in _METRICS.items() if number}
+_DEFAULT_PAGE_SIZE = 1000
+_MAX_PAGE_SIZE = 10_000
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     """Keeps collections of images and finds the nearest."""
 
-    def __init__(self, gallery: Gallery, config: Config) -> None:
-        self._gallery, self._config = gallery, config
+    def __init__(self, gallery: Gallery, config: Config, draining: asyncio.Event) -> None:
+        self._gallery, self._config, self._draining = gallery, config, draining
         self._timeout_s = config.default_timeout_ms / 1000
 
     def _deadline(self, context: _Context) -> float:
         return deadline_in(context.time_remaining(), self._timeout_s)
+
+    def _upkeep_deadline(self, context: _Context) -> float:
+        return deadline_in(context.time_remaining(), self._config.upkeep_timeout_s)
 
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: _Context
     ) -> pb.CreateCollectionResponse:
         """Make an empty collection."""
         deadline = self._deadline(context)
-        if request.metric not in _METRICS:
-            names = ", ".join(pb.Metric.keys()[1:])
-            raise InvalidRequest(f"metric is {request.metric}; expected one of {names}")
-        metric = _METRICS[request.metric]
+        spec = new_spec(request)
         if request.WhichOneof("origin") == "external":
-            external = request.external
-            spec = CollectionSpec(request.collection, external.dimension, metric, external.fingerprint)
-            info = await self._gallery.create(spec, deadline)
+            info = await self._gallery.collections.create(spec, deadline)
         else:
-            info = await self._gallery.create_for_model(
-                request.collection, metric, request.model.model, request.model.version, deadline
+            info = await self._gallery.collections.create_for_model(
+                spec, request.model.model, request.model.version, deadline
             )
         return pb.CreateCollectionResponse(collection=self._collection(info))
 
@@ -62,63 +71,63 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self, request: pb.GetCollectionRequest, context: _Context
     ) -> pb.GetCollectionResponse:
         """Describe one."""
-        info = await self._gallery.describe(request.collection, self._deadline(context))
+        info = await self._gallery.collections.describe(request.collection, self._deadline(context))
         return pb.GetCollectionResponse(collection=self._collection(info))
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: _Context
     ) -> pb.ListCollectionsResponse:
         """Describe all."""
-        infos = await self._gallery.list_collections(self._deadline(context))
+        infos = await self._gallery.collections.list_all(self._deadline(context))
         return pb.ListCollectionsResponse(collections=[self._collection(info) for info in infos])
 
     async def DropCollection(
         self, request: pb.DropCollectionRequest, context: _Context
     ) -> pb.DropCollectionResponse:
         """Remove one and all that is in it."""
-        await self._gallery.drop(request.collection, self._deadline(context))
+        await self._gallery.collections.drop(request.collection, self._deadline(context))
         return pb.DropCollectionResponse()
 
     async def Upsert(self, request: pb.UpsertRequest, context: _Context) -> pb.UpsertResponse:
         """Write items."""
         check_count("items", request.items, self._config)
-        errors, model = await self._gallery.upsert(
+        written = await self._gallery.items.upsert(
             request.collection,
-            [_new_item(item) for item in request.items],
+            [new_item(item) for item in request.items],
             request.fingerprint,
             self._deadline(context),
         )
-        results = [
-            # An id too long to be stored isn't sent back whole.
-            pb.UpsertResult(id=item.id[:MAX_ID_BYTES], error=status(error) if error else None)
-            for item, error in zip(request.items, errors, strict=True)
-        ]
-        return pb.UpsertResponse(results=results, model=_model(model))
+        return upsert_response([item.id for item in request.items], written)
+
+    async def UpsertStream(  # type: ignore[override] # it reads and writes through the context
+        self, request_iterator: Any, context: _Context
+    ) -> None:
+        """Write items as they come."""
+        await UpsertStream(self._gallery.items, self._config, self._draining).run(context)
 
     async def Delete(self, request: pb.DeleteRequest, context: _Context) -> pb.DeleteResponse:
-        """Remove items by id."""
-        deadline = self._deadline(context)
-        check_count("ids", request.ids, self._config)
-        return pb.DeleteResponse(
-            deleted=await self._gallery.delete(request.collection, list(request.ids), deadline)
-        )
+        """Remove items, by id or by a filter."""
+        deadline, condition = self._deadline(context), filter_of(request)
+        if condition is None:
+            check_count("ids", request.ids, self._config)
+            deleted = await self._gallery.items.delete(request.collection, list(request.ids), deadline)
+        elif request.ids:
+            raise InvalidRequest(
+                f"the request has {len(request.ids)} ids and a filter; expected either of them"
+            )
+        else:
+            deleted = await self._gallery.items.delete_matching(request.collection, condition, deadline)
+        return pb.DeleteResponse(deleted=deleted)
 
     async def Get(self, request: pb.GetRequest, context: _Context) -> pb.GetResponse:
         """Read items by id."""
         deadline = self._deadline(context)
         check_count("ids", request.ids, self._config)
-        items = await self._gallery.get(
+        items = await self._gallery.items.get(
             request.collection, list(request.ids), deadline, include_vectors=request.include_vectors
         )
         response = pb.GetResponse(
-            items=[
-                pb.Item(
-                    id=item.id,
-                    attributes=_to_proto(item.attributes),
-                    vector=model_pb2.Vector(values=item.vector.tolist()) if request.include_vectors else None,
-                )
-                for item in items
-            ]
+            items=[item_message(item, include_vector=request.include_vectors) for item in items]
         )
         check_reply_size(response.ByteSize(), self._config.max_message_bytes, "ask for fewer ids")
         return response
@@ -126,19 +135,49 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def Count(self, request: pb.CountRequest, context: _Context) -> pb.CountResponse:
         """How many items there are."""
         deadline = self._deadline(context)
-        return pb.CountResponse(count=await self._gallery.count(request.collection, deadline))
+        count = await self._gallery.items.count(request.collection, filter_of(request), deadline)
+        return pb.CountResponse(count=count)
+
+    async def Scan(self, request: pb.ScanRequest, context: _Context) -> pb.ScanResponse:
+        """A page of the items."""
+        deadline = self._deadline(context)
+        page_size = request.page_size or _DEFAULT_PAGE_SIZE
+        if page_size > _MAX_PAGE_SIZE:
+            raise InvalidRequest(f"page_size is {page_size}; expected at most {_MAX_PAGE_SIZE:,}")
+        items, more = await self._gallery.items.scan(
+            request.collection,
+            request.after,
+            page_size,
+            filter_of(request),
+            deadline,
+            include_vectors=request.include_vectors,
+        )
+        response = pb.ScanResponse(
+            items=[item_message(item, include_vector=request.include_vectors) for item in items],
+            last=not more,
+        )
+        # What is stored may grow on the wire.
+        while len(response.items) > 1 and response.ByteSize() > self._config.max_message_bytes:
+            del response.items[len(response.items) // 2 :]
+            response.last = False
+        check_reply_size(response.ByteSize(), self._config.max_message_bytes, "leave the vectors out")
+        return response
 
     async def Search(self, request: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
         """Find the nearest."""
         check_count("queries", request.queries, self._config)
-        answers, model = await self._gallery.search(
+        wanted = Search(
             request.collection,
-            [_query(query) for query in request.queries],
+            [query_of(query) for query in request.queries],
             request.top_k or _DEFAULT_TOP_K,
+            search_options(request),
+            expansion_of(request),
             request.fingerprint,
-            self._deadline(context),
         )
-        response = pb.SearchResponse(results=[_result(answer) for answer in answers], model=_model(model))
+        found = await self._gallery.searches.search(wanted, self._deadline(context))
+        response = pb.SearchResponse(
+            results=[search_result(answer) for answer in found.answers], model=model_message(found.model)
+        )
         # Exact: the gallery's own check, before any of this is made, goes by what is stored.
         check_reply_size(
             response.ByteSize(),
@@ -147,80 +186,65 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         )
         return response
 
-    def _collection(self, info: CollectionInfo) -> pb.Collection:
-        return pb.Collection(
-            name=info.spec.name,
-            dimension=info.spec.dimension,
-            metric=_METRIC_NUMBERS[info.spec.metric],
-            fingerprint=info.spec.fingerprint,
-            count=info.count,
-            model=_model(self._gallery.model_of(info.spec)),
+    async def Flush(self, request: pb.FlushRequest, context: _Context) -> pb.FlushResponse:
+        """Wait until all that is derived is up to date."""
+        await self._gallery.collections.flush(request.collection, self._upkeep_deadline(context))
+        return pb.FlushResponse()
+
+    async def Snapshot(self, request: pb.SnapshotRequest, context: _Context) -> pb.SnapshotResponse:
+        """Write a collection to a file."""
+        deadline = self._upkeep_deadline(context)
+        snapshot = await self._gallery.snapshots.write(request.collection, request.name, deadline)
+        return pb.SnapshotResponse(snapshot=snapshot_message(snapshot))
+
+    async def Restore(self, request: pb.RestoreRequest, context: _Context) -> pb.RestoreResponse:
+        """Make a collection of a file."""
+        deadline = self._upkeep_deadline(context)
+        info = await self._gallery.snapshots.restore(request.name, request.collection, deadline)
+        return pb.RestoreResponse(collection=self._collection(info))
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: _Context
+    ) -> pb.ListSnapshotsResponse:
+        """The files there are."""
+        snapshots = await self._gallery.snapshots.list_all(self._deadline(context))
+        return pb.ListSnapshotsResponse(snapshots=[snapshot_message(snapshot) for snapshot in snapshots])
+
+    async def Reembed(  # type: ignore[override] # it writes through the context
+        self, request: pb.ReembedRequest, context: _Context
+    ) -> None:
+        """Make a collection's vectors anew."""
+        work = asyncio.create_task(self._reembed(request, context))
+        drain = asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait([work, drain], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Unavailable("the server is draining; the collection is as it was: call again later")
+            work.result()
+        finally:
+            work.cancel()
+            drain.cancel()
+            await asyncio.gather(work, drain, return_exceptions=True)
+
+    async def _reembed(self, request: pb.ReembedRequest, context: _Context) -> None:
+        progress = self._gallery.reembedding.run(
+            request.collection,
+            request.model.model,
+            request.model.version,
+            self._upkeep_deadline(context),
+            skip_broken=request.skip_broken,
+        )
+        async with aclosing(progress) as steps:
+            async for step in steps:
+                await context.write(self._step(step))
+
+    def _step(self, step: Progress) -> pb.ReembedResponse:
+        return pb.ReembedResponse(
+            done=step.done,
+            total=step.total,
+            skipped=[upsert_result(name, error) for name, error in step.skipped],
+            collection=self._collection(step.collection) if step.collection else None,
         )
 
-
-def _model(model: Model | None) -> model_pb2.ModelVersion | None:
-    if model is None:
-        return None
-    name_model(model)
-    return model_pb2.ModelVersion(name=model.manifest.name, version=model.manifest.version)
-
-
-def _new_item(item: pb.UpsertItem) -> NewItem:
-    try:
-        attributes = _from_proto(item.attributes)
-    except InvalidRequest as error:  # this item's, not its neighbours'
-        return NewItem(item.id, error, {})
-    source = image_source(item.image) if item.WhichOneof("source") != "vector" else _vector(item.vector)
-    return NewItem(item.id, source, attributes)
-
-
-def _query(query: pb.SearchQuery) -> Query:
-    match query.WhichOneof("query"):
-        case "id":
-            return StoredItem(query.id)
-        case "vector":
-            return _vector(query.vector)
-        case _:  # one without a query counts as an empty image
-            return image_source(query.image)
-
-
-def _vector(vector: model_pb2.Vector) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.fromiter(vector.values, np.float32, len(vector.values))
-
-
-def _result(answer: list[Neighbor] | RequestError) -> pb.SearchResult:
-    if isinstance(answer, RequestError):
-        return pb.SearchResult(error=status(answer))
-    neighbors = [
-        pb.Neighbor(id=neighbor.id, score=neighbor.score, attributes=_to_proto(neighbor.attributes))
-        for neighbor in answer
-    ]
-    return pb.SearchResult(neighbors=pb.Neighbors(neighbors=neighbors))
-
-
-def _from_proto(attributes: Mapping[str, pb.AttributeValue]) -> dict[str, AttributeValue]:
-    values: dict[str, AttributeValue] = {}
-    for name, value in attributes.items():
-        kind = value.WhichOneof("kind")
-        if kind is None:
-            raise InvalidRequest(
-                f"attribute {shorten(name)} has no value; expected a string, int, double or bool"
-            )
-        values[name] = getattr(value, kind)
-    return values
-
-
-def _to_proto(attributes: Mapping[str, AttributeValue]) -> dict[str, pb.AttributeValue]:
-    return {name: _attribute(value) for name, value in attributes.items()}
-
-
-def _attribute(value: AttributeValue) -> pb.AttributeValue:
-    match value:
-        case bool():  # before int, which a bool also is
-            return pb.AttributeValue(bool_value=value)
-        case int():
-            return pb.AttributeValue(int_value=value)
-        case float():
-            return pb.AttributeValue(double_value=value)
-        case str():
-            return pb.AttributeValue(string_value=value)
+    def _collection(self, info: CollectionInfo) -> pb.Collection:
+        return collection_message(info, self._gallery.collections.model_of(info.spec))

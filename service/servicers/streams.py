@@ -140,7 +140,7 @@ class OrderedStream(Generic[Request, Response]):
             message.outcome = work
             message.images, message.size_bytes = work.load
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
-            message.outcome = _why(error)
+            message.outcome = why(error)
 
     async def _write(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         """Answer the oldest message, and with it those after it that are ready and may come along.
@@ -172,7 +172,7 @@ class OrderedStream(Generic[Request, Response]):
             try:
                 return message.answer(work.model, self._pipeline.finish(work))
             except Exception as error:  # noqa: BLE001 - as above
-                return self._fail(message.id, _why(error))
+                return self._fail(message.id, why(error))
         self._forget_oldest()
         assert work is not None  # noqa: S101 - as above
         return self._fail(message.id, work)
@@ -184,8 +184,8 @@ class OrderedStream(Generic[Request, Response]):
         self._room.set()
 
 
-def _why(error: Exception) -> status_pb2.Status:
-    """What the caller is told of a message's error; logged as a unary call's would be."""
+def why(error: Exception) -> status_pb2.Status:
+    """What a stream's caller is told of a message's error; logged as a unary call's would be."""
     call = current_call.get()
     if isinstance(error, RequestError):
         error.__traceback__ = error.__context__ = None  # its group holds it, and its frames would hold that

@@ -1,0 +1,41 @@
+"""Opens the retrieval engine that the configuration chooses; an engine's packages are imported only then."""
+
+from typing import NoReturn
+
+from service.config import Config
+from service.errors import StartError
+from service.retrieval.index import Index
+
+
+def open_index(config: Config) -> Index:
+    """The index; the caller closes it.
+
+    Raises:
+        StartError: the engine's packages aren't installed, or its folder or server can't be used.
+    """
+    match config.index_engine:
+        case "pgvector":
+            try:
+                from service.retrieval.pgvector.engine import PgvectorIndex
+            except ModuleNotFoundError as error:
+                _missing(error, "pgvector")
+            return PgvectorIndex(config.index_url)
+        case "milvus":
+            try:
+                from service.retrieval.milvus.engine import MilvusIndex
+            except ModuleNotFoundError as error:
+                _missing(error, "milvus")
+            return MilvusIndex(config.index_url)
+        case _:
+            from service.retrieval.embedded import EmbeddedIndex
+
+            return EmbeddedIndex(config.index_path)
+
+
+def _missing(error: ModuleNotFoundError, engine: str) -> NoReturn:
+    if error.name is None or error.name.partition(".")[0] == "service":
+        raise error
+    raise StartError(
+        f"index_engine is {engine!r}, which needs {error.name}, and that isn't installed: "
+        f"pip install 'fovea-serving[{engine}]' brings it"
+    ) from error
