@@ -54,10 +54,10 @@ def check_spec(spec: CollectionSpec) -> None:
             f"expected a whole number from 1 to {MAX_DIMENSION:,}"
         )
     size = _utf8_size(spec.fingerprint)
-    if size is None or size > MAX_FINGERPRINT_BYTES:
+    if size is None or size > MAX_FINGERPRINT_BYTES or "\0" in spec.fingerprint:
         raise InvalidRequest(
             f"collection {spec.name}: fingerprint {shorten(spec.fingerprint)}; "
-            f"expected at most {MAX_FINGERPRINT_BYTES} bytes of UTF-8"
+            f"expected at most {MAX_FINGERPRINT_BYTES} bytes of UTF-8 without zero bytes"
         )
     check_schema(spec.attributes)
 

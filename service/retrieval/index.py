@@ -45,7 +45,7 @@ class CollectionSpec:
         dimension: of every vector, 1 to 65,536.
         metric: how vectors are compared.
         fingerprint: names the model package and precision that make the vectors, at most 512 bytes of
-            UTF-8; empty: anything.
+            UTF-8 without zero bytes; empty: anything.
         attributes: those declared, with their types: values are checked, and filters and groups go by
             them. Others are stored and returned, no more.
         storage: of the vectors.

@@ -97,7 +97,7 @@ def test_a_dimension_beyond_the_engines_own_limit_is_refused(index: Index, engin
         index.create(CollectionSpec("photos", dimension, Metric.L2, ""))
 
 
-@pytest.mark.parametrize("fingerprint", ["f" * 513, "\ud800", None])
+@pytest.mark.parametrize("fingerprint", ["f" * 513, "\ud800", "a\0b", None])
 def test_a_bad_fingerprint_is_refused(index: Index, fingerprint: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"fingerprint .* expected at most 512 bytes"):
         index.create(CollectionSpec("photos", 2, Metric.L2, fingerprint))
