@@ -57,6 +57,9 @@ LIBRARIES = {
     "prometheus_client": {"metrics"},
     "faiss": {"retrieval"},
     "sqlite3": {"retrieval"},
+    # Of the extra `pgvector`.
+    "psycopg": {"retrieval.pgvector"},
+    "psycopg_pool": {"retrieval.pgvector"},
     "pyarrow": {"retrieval"},
     "hdrh": {"cli.bench"},
     "matplotlib": {"cli.bench"},
