@@ -2,14 +2,14 @@
 """How the client for asyncio makes its calls; see `_caller.py`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Any, TypeVar
 
 import grpc
 
-from fovea._aio_stream import Images, stream
+from fovea._aio_stream import stream
 from fovea._checks import at_least_one
-from fovea._operations import ImageOperation, Operation
+from fovea._operations import Operation, StreamOperation
 from fovea._timeout import checked, milliseconds
 from fovea.errors import FoveaError, from_rpc_error
 
@@ -67,12 +67,23 @@ class AsyncCaller:
     def stream(
         self,
         method: Any,
-        operation: ImageOperation[Result],
-        images: Images,
+        operation: StreamOperation[Source, Result],
+        sources: Iterable[Source] | AsyncIterable[Source],
         window: int,
         timeout: float | None,
     ) -> AsyncGenerator[Result | FoveaError, None]:
         """An operation on a stream; nothing is sent before the first result is asked for."""
         at_least_one("window", window)
         timeout_ms = milliseconds(self._timeout if timeout is None else timeout)
-        return stream(method, self._metadata, operation, images, window, timeout_ms)
+        return stream(method, self._metadata, operation, sources, window, timeout_ms)
+
+    async def replies(self, method: Any, request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
+        """One request with many replies; leaving the iterator cancels the call."""
+        call = method(request, timeout=checked(timeout), metadata=self._metadata)
+        try:
+            async for reply in call:
+                yield reply
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()

@@ -10,13 +10,12 @@ import grpc
 from google.protobuf.message import Message
 
 from fovea._batches import Batch, Packer
-from fovea._operations import ImageOperation
+from fovea._operations import StreamOperation
 from fovea._stream import ENDED_EARLY
 from fovea.errors import FoveaError, Unavailable, from_rpc_error
-from fovea.types import ImageSource
 
+Source = TypeVar("Source")
 Result = TypeVar("Result")
-Images = Iterable[ImageSource] | AsyncIterable[ImageSource]
 
 
 class _Mark(Enum):
@@ -38,8 +37,8 @@ class _Feed:
         self._permits = asyncio.Semaphore(window)
         self._closed = False
 
-    async def run(self, images: Images) -> None:
-        batches = _batches(self._operation, images)
+    async def run(self, sources: Iterable[Any] | AsyncIterable[Any]) -> None:
+        batches = _batches(self._operation, sources)
         number = 0
         try:
             while await self._permits.acquire():
@@ -91,23 +90,23 @@ async def _answers(call: Any) -> AsyncGenerator[Any, None]:
     """One of each message, also where the server has put several in a reply."""
     while (reply := await call.read()) is not grpc.aio.EOF:
         yield reply
-        for following in reply.following:
+        for following in getattr(reply, "following", ()):
             yield following
 
 
 async def stream(
     method: Any,
     metadata: Any,
-    operation: ImageOperation[Result],
-    images: Images,
+    operation: StreamOperation[Source, Result],
+    sources: Iterable[Source] | AsyncIterable[Source],
     window: int,
     timeout_ms: int,
 ) -> AsyncGenerator[Result | FoveaError, None]:
-    """As `fovea._stream.stream`; `images` may be an async iterable too."""
+    """As `fovea._stream.stream`; `sources` may be an async iterable too."""
     call = method(metadata=metadata)
     answers = _answers(call)
     feed = _Feed(call, operation, window, timeout_ms)
-    sending = asyncio.create_task(feed.run(images))
+    sending = asyncio.create_task(feed.run(sources))
     try:
         call.add_done_callback(feed.call_done)
         while (entry := await feed.sent.get()) is not _Mark.END:
@@ -137,21 +136,24 @@ async def stream(
         await answers.aclose()
 
 
-async def _batches(operation: ImageOperation[Result], images: Images) -> AsyncGenerator[Batch, None]:
+async def _batches(
+    operation: StreamOperation[Source, Result], sources: Iterable[Source] | AsyncIterable[Source]
+) -> AsyncGenerator[Batch, None]:
     packer = Packer(operation.limits)
-    async with aclosing(_each(images)) as each:
-        async for image in each:
+    async with aclosing(each(sources)) as taken:
+        async for source in taken:
             # In a thread, since it reads files.
-            for batch in packer.add(await asyncio.to_thread(operation.part, image)):
+            for batch in packer.add(await asyncio.to_thread(operation.part, source)):
                 yield batch
     for batch in packer.flush():
         yield batch
 
 
-async def _each(images: Images) -> AsyncGenerator[ImageSource, None]:
-    if isinstance(images, AsyncIterable):
-        async for image in images:
-            yield image
+async def each(sources: Iterable[Source] | AsyncIterable[Source]) -> AsyncGenerator[Source, None]:
+    """The sources one by one, whichever kind of iterable they are in."""
+    if isinstance(sources, AsyncIterable):
+        async for source in sources:
+            yield source
     else:
-        for image in images:
-            yield image
+        for source in sources:
+            yield source

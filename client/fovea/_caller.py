@@ -10,11 +10,10 @@ import grpc
 
 from fovea._batches import Counted
 from fovea._checks import at_least_one
-from fovea._operations import ImageOperation, Operation
+from fovea._operations import Operation, StreamOperation
 from fovea._stream import stream
 from fovea._timeout import checked, milliseconds
 from fovea.errors import FoveaError, from_rpc_error
-from fovea.types import ImageSource
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
@@ -77,12 +76,22 @@ class Caller:
     def stream(
         self,
         method: Any,
-        operation: ImageOperation[Result],
-        images: Iterable[ImageSource],
+        operation: StreamOperation[Source, Result],
+        sources: Iterable[Source],
         window: int,
         timeout: float | None,
     ) -> Generator[Result | FoveaError, None, None]:
         """An operation on a stream; nothing is sent before the first result is asked for."""
         at_least_one("window", window)
         timeout_ms = milliseconds(self._timeout if timeout is None else timeout)
-        return stream(method, self._metadata, operation, images, window, timeout_ms)
+        return stream(method, self._metadata, operation, sources, window, timeout_ms)
+
+    def replies(self, method: Any, request: Any, timeout: float | None) -> Generator[Any, None, None]:
+        """One request with many replies; leaving the iterator cancels the call."""
+        call = method(request, timeout=checked(timeout), metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()

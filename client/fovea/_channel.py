@@ -18,6 +18,9 @@ _IDEMPOTENT = (
     ("fovea.v1.RetrievalService", "Get"),
     ("fovea.v1.RetrievalService", "Count"),
     ("fovea.v1.RetrievalService", "Search"),
+    ("fovea.v1.RetrievalService", "Scan"),
+    ("fovea.v1.RetrievalService", "Flush"),
+    ("fovea.v1.RetrievalService", "ListSnapshots"),
 )
 DEFAULT_TARGET = "127.0.0.1:50051"
 """Where a server on this machine listens, unless it was told otherwise."""

@@ -89,14 +89,11 @@ class Operation(ABC, Generic[Source, Result]):
         return answers
 
 
-class ImageOperation(Operation[ImageSource, Result]):
-    """A call on images, which has a stream too."""
-
-    def message(self, source: ImageSource) -> image_pb2.Image:
-        return to_message(source, self.limits.max_bytes)
+class StreamOperation(Operation[Source, Result]):
+    """A call that has a stream too."""
 
     @abstractmethod
-    def stream_request(self, number: int, images: Sequence[Any], timeout_ms: int) -> Message:
+    def stream_request(self, number: int, messages: Sequence[Any], timeout_ms: int) -> Message:
         """One message of the stream."""
 
     def stream_results(self, number: int, batch: Batch, reply: Any) -> list[Result | FoveaError]:
@@ -109,3 +106,10 @@ class ImageOperation(Operation[ImageSource, Result]):
             return self.results(batch, reply.response)
         status = reply.error
         return self.failed(batch, from_status(status.code, status.message, of_image=False))
+
+
+class ImageOperation(StreamOperation[ImageSource, Result]):
+    """A call on images."""
+
+    def message(self, source: ImageSource) -> image_pb2.Image:
+        return to_message(source, self.limits.max_bytes)

@@ -1,30 +1,27 @@
-"""Collections, items and neighbours: requests and replies."""
+"""Items, queries and neighbours: requests and replies."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fovea._batches import Limits
 from fovea._checks import at_least_one
+from fovea._filters import filter_message, read_attributes, value_message
 from fovea._images import to_message
-from fovea._operations import Operation
+from fovea._operations import Operation, StreamOperation
 from fovea.errors import FoveaError, from_status
-from fovea.types import AttributeValue, Collection, Embedding, Item, Neighbor, Query, StoredItem
+from fovea.filters import Filter
+from fovea.options import SearchOptions
+from fovea.types import Embedding, GroupBy, Item, Neighbor, Query, QueryExpansion, StoredItem
 from fovea.v1 import model_pb2, retrieval_pb2
 
-METRICS = {
-    "cosine": retrieval_pb2.METRIC_COSINE,
-    "inner_product": retrieval_pb2.METRIC_INNER_PRODUCT,
-    "l2": retrieval_pb2.METRIC_L2,
-}
 # The server's limit on queries × top_k; a batch of queries is split to stay below it.
 _MAX_NEIGHBORS = 10_000
-_METRIC_NAMES = {value: name for name, value in METRICS.items()}
 
 
-class Upsert(Operation[Item, None]):
-    """RetrievalService.Upsert; an item's result is None when it was written."""
+class Upsert(StreamOperation[Item, None]):
+    """RetrievalService.Upsert and UpsertStream; an item's result is None when it was written."""
 
     def __init__(self, limits: Limits, collection: str, fingerprint: str) -> None:
         super().__init__(limits)
@@ -32,10 +29,12 @@ class Upsert(Operation[Item, None]):
         self._fingerprint = fingerprint
 
     def message(self, source: Item) -> retrieval_pb2.UpsertItem:
-        attributes = {name: _attribute(name, value) for name, value in source.attributes.items()}
+        attributes = {name: value_message(name, value) for name, value in source.attributes.items()}
         if source.image is not None:
             image = to_message(source.image, self.limits.max_bytes)
             return retrieval_pb2.UpsertItem(id=source.id, image=image, attributes=attributes)
+        # A stream's fingerprint is known only with its first embedding.
+        self._fingerprint = common_fingerprint(self._fingerprint, [source])
         return retrieval_pb2.UpsertItem(id=source.id, vector=_vector(source.vector), attributes=attributes)
 
     def request(self, messages: Sequence[retrieval_pb2.UpsertItem]) -> retrieval_pb2.UpsertRequest:
@@ -43,23 +42,36 @@ class Upsert(Operation[Item, None]):
             collection=self._collection, items=messages, fingerprint=self._fingerprint
         )
 
+    def stream_request(
+        self, number: int, messages: Sequence[retrieval_pb2.UpsertItem], timeout_ms: int
+    ) -> retrieval_pb2.UpsertStreamRequest:
+        return retrieval_pb2.UpsertStreamRequest(
+            id=number, request=self.request(messages), timeout_ms=timeout_ms
+        )
+
     def read(self, reply: retrieval_pb2.UpsertResponse) -> list[FoveaError | None]:
-        return [
-            from_status(result.error.code, result.error.message, of_image=False)
-            if result.HasField("error")
-            else None
-            for result in reply.results
-        ]
+        return [read_error(result) for result in reply.results]
+
+
+def read_error(result: retrieval_pb2.UpsertResult) -> FoveaError | None:
+    """Why an item was not written; None when it was."""
+    if not result.HasField("error"):
+        return None
+    return from_status(result.error.code, result.error.message, of_image=False)
 
 
 class Search(Operation[Query, list[Neighbor]]):
     """RetrievalService.Search."""
 
-    def __init__(self, limits: Limits, collection: str, top_k: int, fingerprint: str) -> None:
-        self._top_k = at_least_one("top_k", top_k)
-        super().__init__(limits.at_most(max(1, _MAX_NEIGHBORS // top_k)))
-        self._collection = collection
-        self._fingerprint = fingerprint
+    def __init__(
+        self, limits: Limits, collection: str, top_k: int, fingerprint: str, options: SearchOptions
+    ) -> None:
+        self._wanted = _wanted(**options)
+        most = max(at_least_one("top_k", top_k), self._wanted.query_expansion.neighbors)
+        super().__init__(limits.at_most(max(1, _MAX_NEIGHBORS // most)))
+        self._wanted.collection = collection
+        self._wanted.top_k = top_k
+        self._wanted.fingerprint = fingerprint
 
     def message(self, source: Query) -> retrieval_pb2.SearchQuery:
         if source.image is not None:
@@ -69,23 +81,51 @@ class Search(Operation[Query, list[Neighbor]]):
         return retrieval_pb2.SearchQuery(id=source.id or "")
 
     def request(self, messages: Sequence[retrieval_pb2.SearchQuery]) -> retrieval_pb2.SearchRequest:
-        return retrieval_pb2.SearchRequest(
-            collection=self._collection,
-            queries=messages,
-            top_k=self._top_k,
-            fingerprint=self._fingerprint,
-        )
+        request = retrieval_pb2.SearchRequest(queries=messages)
+        request.MergeFrom(self._wanted)
+        return request
 
     def read(self, reply: retrieval_pb2.SearchResponse) -> list[list[Neighbor] | FoveaError]:
         return [
             from_status(result.error.code, result.error.message, of_image=False)
             if result.HasField("error")
             else [
-                Neighbor(neighbor.id, neighbor.score, _attributes(neighbor.attributes))
+                Neighbor(neighbor.id, neighbor.score, read_attributes(neighbor.attributes))
                 for neighbor in result.neighbors.neighbors
             ]
             for result in reply.results
         ]
+
+
+def _wanted(
+    filter: Filter | None = None,  # noqa: A002 - as the caller writes it
+    min_score: float | None = None,
+    group_by: str | GroupBy | None = None,
+    offset: int = 0,
+    recall: float | None = None,
+    expansion: QueryExpansion | None = None,
+) -> retrieval_pb2.SearchRequest:
+    """The request without its queries.
+
+    Raises:
+        TypeError: an unknown option.
+        ValueError: a value outside its range.
+    """
+    if offset < 0:
+        raise ValueError(f"offset is {offset}; expected 0 or more")
+    if recall is not None and not 0 < recall <= 1:
+        raise ValueError(f"recall is {recall}; expected above 0, and at most 1")
+    request = retrieval_pb2.SearchRequest(
+        filter=filter_message(filter), min_score=min_score, offset=offset, recall=recall or 0.0
+    )
+    if group_by is not None:
+        group = GroupBy(group_by) if isinstance(group_by, str) else group_by
+        request.group_by.attribute = group.attribute
+        request.group_by.max_per_group = at_least_one("max_per_group", group.max_per_group)
+    if expansion is not None:
+        request.query_expansion.neighbors = at_least_one("neighbors", expansion.neighbors)
+        request.query_expansion.alpha = expansion.alpha
+    return request
 
 
 def common_fingerprint(stated: str | None, values: Iterable[Item | Query]) -> str:
@@ -102,59 +142,39 @@ def common_fingerprint(stated: str | None, values: Iterable[Item | Query]) -> st
     return found.pop() if found else ""
 
 
-def create_request(
-    name: str,
-    model: str | None,
-    version: str | None,
-    metric: str,
-    dimension: int | None,
-    fingerprint: str | None,
-) -> retrieval_pb2.CreateCollectionRequest:
-    """The request that makes a collection.
-
-    Raises:
-        ValueError: an unknown metric, or both a model and what stands for one.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
-    request = retrieval_pb2.CreateCollectionRequest(collection=name, metric=METRICS[metric])
-    if dimension is None:
-        if fingerprint:
-            raise ValueError("fingerprint= needs dimension=; a collection of a model takes the model's own")
-        if model or version:
-            request.model.model = model or ""
-            request.model.version = version or ""
-        return request
-    if model or version:
-        raise ValueError("give either model= (and version=) or dimension=; a model sets its own dimension")
-    request.external.dimension = at_least_one("dimension", dimension)
-    request.external.fingerprint = fingerprint or ""
-    return request
-
-
-def read_collection(collection: retrieval_pb2.Collection) -> Collection:
-    """The typed value."""
-    return Collection(
-        name=collection.name,
-        dimension=collection.dimension,
-        metric=_METRIC_NAMES.get(collection.metric, "unknown"),
-        fingerprint=collection.fingerprint,
-        count=collection.count,
-        model=collection.model.name,
-        version=collection.model.version,
+def scan_request(
+    collection: str, condition: Filter | None, include_vectors: bool, page_size: int
+) -> retrieval_pb2.ScanRequest:
+    """The request for the first page."""
+    return retrieval_pb2.ScanRequest(
+        collection=collection,
+        filter=filter_message(condition),
+        include_vectors=include_vectors,
+        page_size=at_least_one("page_size", page_size),
     )
 
 
-def read_items(reply: retrieval_pb2.GetResponse) -> list[StoredItem]:
+def read_items(reply: retrieval_pb2.GetResponse | retrieval_pb2.ScanResponse) -> list[StoredItem]:
     """The typed values."""
     return [
         StoredItem(
             id=item.id,
-            attributes=_attributes(item.attributes),
+            attributes=read_attributes(item.attributes),
             vector=np.array(item.vector.values, np.float32) if item.HasField("vector") else None,
         )
         for item in reply.items
     ]
+
+
+def which(ids: Iterable[str] | None, condition: Filter | None) -> Iterable[str]:
+    """The ids to delete; none where a filter says which.
+
+    Raises:
+        ValueError: neither or both were given.
+    """
+    if (ids is None) == (condition is None):
+        raise ValueError("give either ids or filter=")
+    return ids or ()
 
 
 def chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -175,27 +195,3 @@ def _vector(values: ArrayLike | Embedding | None) -> model_pb2.Vector:
     if numbers.ndim != 1:
         raise ValueError(f"a vector has shape [dimension]; got {list(numbers.shape)}")
     return model_pb2.Vector(values=numbers.tolist())
-
-
-def _attribute(name: str, value: AttributeValue) -> retrieval_pb2.AttributeValue:
-    plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, bool):  # before int, which it is too
-        return retrieval_pb2.AttributeValue(bool_value=plain)
-    if isinstance(plain, str):
-        return retrieval_pb2.AttributeValue(string_value=plain)
-    if isinstance(plain, int):
-        if not -(2**63) <= plain < 2**63:
-            raise ValueError(f"attribute {name!r} is {plain}; expected an integer of 64 bits")
-        return retrieval_pb2.AttributeValue(int_value=plain)
-    if isinstance(plain, float):
-        return retrieval_pb2.AttributeValue(double_value=plain)
-    raise TypeError(f"attribute {name!r} is a {type(value).__name__}; expected str, int, float or bool")
-
-
-def _attributes(messages: Mapping[str, retrieval_pb2.AttributeValue]) -> dict[str, AttributeValue]:
-    values: dict[str, AttributeValue] = {}
-    for name, message in messages.items():
-        kind = message.WhichOneof("kind")
-        if kind is not None:
-            values[name] = getattr(message, kind)
-    return values

@@ -11,12 +11,12 @@ import grpc
 from google.protobuf.message import Message
 
 from fovea._batches import Batch
-from fovea._operations import ImageOperation
+from fovea._operations import StreamOperation
 from fovea.errors import FoveaError, Unavailable, from_rpc_error
-from fovea.types import ImageSource
 
+Source = TypeVar("Source")
 Result = TypeVar("Result")
-ENDED_EARLY = "the server ended the stream before all images were answered"
+ENDED_EARLY = "the server ended the stream before all that was sent was answered"
 
 
 class _Mark(Enum):
@@ -75,24 +75,24 @@ def _answers(call: Any) -> Iterator[Any]:
     """One of each message, also where the server has put several in a reply."""
     for reply in call:
         yield reply
-        yield from reply.following
+        yield from getattr(reply, "following", ())
 
 
 def stream(
     method: Any,
     metadata: Any,
-    operation: ImageOperation[Result],
-    images: Iterable[ImageSource],
+    operation: StreamOperation[Source, Result],
+    sources: Iterable[Source],
     window: int,
     timeout_ms: int,
 ) -> Generator[Result | FoveaError, None, None]:
-    """The results in the images' order.
+    """The results in the sources' order.
 
     Args:
         method: the stub's stream-stream call.
         metadata: of the call.
         operation: what is asked.
-        images: read in gRPC's thread, at most `window` batches ahead of the results taken.
+        sources: read in gRPC's thread, at most `window` batches ahead of the results taken.
         window: batches on the way.
         timeout_ms: of each batch, 0 for the server's default.
 
@@ -100,7 +100,7 @@ def stream(
         FoveaError: the stream itself failed.
     """
     feed = _Feed(operation, window, timeout_ms)
-    call = method(feed.requests(operation.batches(images)), metadata=metadata)
+    call = method(feed.requests(operation.batches(sources)), metadata=metadata)
     answers = _answers(call)
     try:
         if not call.add_callback(feed.call_done):

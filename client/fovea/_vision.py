@@ -56,10 +56,10 @@ class Classify(ImageOperation[Classification]):
         )
 
     def stream_request(
-        self, number: int, images: Sequence[image_pb2.Image], timeout_ms: int
+        self, number: int, messages: Sequence[image_pb2.Image], timeout_ms: int
     ) -> classification_pb2.ClassifyStreamRequest:
         return classification_pb2.ClassifyStreamRequest(
-            id=number, request=self.request(images), timeout_ms=timeout_ms, combine_replies=True
+            id=number, request=self.request(messages), timeout_ms=timeout_ms, combine_replies=True
         )
 
     def read(self, reply: classification_pb2.ClassifyResponse) -> list[Classification | FoveaError]:
@@ -94,10 +94,10 @@ class Embed(ImageOperation[Embedding]):
         )
 
     def stream_request(
-        self, number: int, images: Sequence[image_pb2.Image], timeout_ms: int
+        self, number: int, messages: Sequence[image_pb2.Image], timeout_ms: int
     ) -> embedding_pb2.EmbedStreamRequest:
         return embedding_pb2.EmbedStreamRequest(
-            id=number, request=self.request(images), timeout_ms=timeout_ms, combine_replies=True
+            id=number, request=self.request(messages), timeout_ms=timeout_ms, combine_replies=True
         )
 
     def read(self, reply: embedding_pb2.EmbedResponse) -> list[Embedding | FoveaError]:

@@ -1,23 +1,30 @@
 """The client for threads; `aio.py` has the same for asyncio."""
 
+import math
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import grpc
 from numpy.typing import ArrayLike
 
-from fovea import _health, _retrieval
+from fovea import _collections, _health, _retrieval
 from fovea._batches import Limits
 from fovea._caller import Caller
 from fovea._channel import channel_options, default_target, open_channel
 from fovea._checks import at_least_one
+from fovea._filters import filter_message
 from fovea._images import several
 from fovea._timeout import Deadline
 from fovea._vision import Classify, Embed, read_model
 from fovea.errors import AlreadyExists, DeadlineExceeded, FoveaError, NotFound, Unavailable
+from fovea.filters import Filter
+from fovea.options import SearchOptions
 from fovea.types import (
+    AttributeType,
     Classification,
     Collection,
     Embedding,
@@ -27,6 +34,8 @@ from fovea.types import (
     Neighbor,
     Priority,
     Query,
+    ReembedProgress,
+    Snapshot,
     StoredItem,
     UpsertResult,
 )
@@ -285,6 +294,8 @@ class Client:
         metric: str = "cosine",
         dimension: int | None = None,
         fingerprint: str | None = None,
+        attributes: Mapping[str, AttributeType] | None = None,
+        storage: str = "float32",
         exist_ok: bool = False,
         timeout: float | None = None,
     ) -> Collection:
@@ -297,27 +308,32 @@ class Client:
             metric: "cosine", "inner_product" or "l2".
             dimension: for vectors that the caller brings, instead of a model.
             fingerprint: with `dimension`: what makes the vectors; others are then refused.
+            attributes: name → "string", "int", "float" or "bool": those that filters and groups go by.
+                Others are stored and returned, no more.
+            storage: "float32", or "float16", which takes half the room.
             exist_ok: give the collection of that name, whatever it is made of, if there is one.
             timeout: in seconds.
 
         Raises:
             AlreadyExists: the name is taken, and `exist_ok` is false.
         """
-        request = _retrieval.create_request(name, model, version, metric, dimension, fingerprint)
+        request = _collections.create_request(
+            name, model, version, metric, dimension, fingerprint, attributes, storage
+        )
         try:
             reply = self._caller.call(self._retrieval.CreateCollection, request, timeout)
         except AlreadyExists:
             if exist_ok:
                 return self.collection(name, timeout=timeout)
             raise
-        return _retrieval.read_collection(reply.collection)
+        return _collections.read_collection(reply.collection)
 
     def collections(self, *, timeout: float | None = None) -> list[Collection]:
         """All collections."""
         reply = self._caller.call(
             self._retrieval.ListCollections, retrieval_pb2.ListCollectionsRequest(), timeout
         )
-        return [_retrieval.read_collection(collection) for collection in reply.collections]
+        return [_collections.read_collection(collection) for collection in reply.collections]
 
     def collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """One collection.
@@ -326,7 +342,7 @@ class Client:
             NotFound: lists the collections there are.
         """
         request = retrieval_pb2.GetCollectionRequest(collection=name)
-        return _retrieval.read_collection(
+        return _collections.read_collection(
             self._caller.call(self._retrieval.GetCollection, request, timeout).collection
         )
 
@@ -369,15 +385,70 @@ class Client:
         outcomes = self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
         return [UpsertResult(item.id, error) for item, error in zip(listed, outcomes, strict=True)]
 
-    def delete(self, collection: str, ids: Iterable[str], *, timeout: float | None = None) -> int:
-        """Delete items by id; returns how many were there.
+    def upsert_stream(
+        self,
+        collection: str,
+        items: Iterable[Item],
+        *,
+        fingerprint: str | None = None,
+        batch_size: int = 32,
+        window: int = 4,
+        timeout: float | None = None,
+    ) -> Generator[UpsertResult, None, None]:
+        """Write any number of items, in their order, as they come.
+
+        Args:
+            collection: where.
+            items: read in another thread, at most `batch_size` × `window` ahead of the results taken.
+            fingerprint: what made the vectors; embeddings bring their own.
+            batch_size: items per message.
+            window: messages on the way at once.
+            timeout: seconds for each message from when the server reads it; the stream has no end.
+
+        Returns:
+            One per item, in their order. The iterator may be left at any time (`close()` does so at once);
+            items whose result wasn't taken may have been written all the same.
+        """
+        operation = _retrieval.Upsert(self._limits.at_most(batch_size), collection, fingerprint or "")
+        ids: deque[str] = deque()
+
+        def noted() -> Iterator[Item]:
+            for item in items:
+                ids.append(item.id)
+                yield item
+
+        outcomes = self._caller.stream(self._retrieval.UpsertStream, operation, noted(), window, timeout)
+
+        def results() -> Generator[UpsertResult, None, None]:
+            with closing(outcomes):
+                for outcome in outcomes:
+                    yield UpsertResult(ids.popleft(), outcome)
+
+        return results()
+
+    def delete(
+        self,
+        collection: str,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: Filter | None = None,  # noqa: A002 - the contract's own word
+        timeout: float | None = None,
+    ) -> int:
+        """Delete items by id, or those that a filter keeps; returns how many were there.
 
         Many ids are split into requests; when one fails, those before it have been carried out.
+
+        Raises:
+            InvalidArgument: a filter by an attribute that the collection doesn't declare, or by a value of
+                another type.
         """
         deleted = 0
-        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
+        for chunk in _retrieval.chunks(_retrieval.which(ids, filter), self._limits.max_parts):
             request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
             deleted += self._caller.call(self._retrieval.Delete, request, timeout).deleted
+        if filter is not None:
+            request = retrieval_pb2.DeleteRequest(collection=collection, filter=filter_message(filter))
+            deleted = int(self._caller.call(self._retrieval.Delete, request, timeout).deleted)
         return deleted
 
     def get(
@@ -397,10 +468,43 @@ class Client:
             items += _retrieval.read_items(self._caller.call(self._retrieval.Get, request, timeout))
         return items
 
-    def count(self, collection: str, *, timeout: float | None = None) -> int:
-        """How many items the collection has."""
-        request = retrieval_pb2.CountRequest(collection=collection)
+    def count(
+        self,
+        collection: str,
+        *,
+        filter: Filter | None = None,  # noqa: A002 - the contract's own word
+        timeout: float | None = None,
+    ) -> int:
+        """How many items the collection has, or of them a filter keeps."""
+        request = retrieval_pb2.CountRequest(collection=collection, filter=filter_message(filter))
         return int(self._caller.call(self._retrieval.Count, request, timeout).count)
+
+    def scan(
+        self,
+        collection: str,
+        *,
+        filter: Filter | None = None,  # noqa: A002 - the contract's own word
+        include_vectors: bool = False,
+        page_size: int = 1000,
+        timeout: float | None = None,
+    ) -> Iterator[StoredItem]:
+        """All items in the order of their ids, or those that a filter keeps; read a page at a time.
+
+        Args:
+            collection: where.
+            filter: which.
+            include_vectors: else they are None.
+            page_size: items per request; the server sends fewer where they are large.
+            timeout: in seconds, of each request.
+        """
+        request = _retrieval.scan_request(collection, filter, include_vectors, page_size)
+        while True:
+            reply = self._caller.call(self._retrieval.Scan, request, timeout)
+            items = _retrieval.read_items(reply)
+            yield from items
+            if reply.last or not items:
+                return
+            request.after = items[-1].id
 
     def search(
         self,
@@ -412,6 +516,7 @@ class Client:
         top_k: int = 10,
         fingerprint: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[SearchOptions],
     ) -> list[Neighbor]:
         """The nearest items, nearest first, to an image, a vector or a stored item (which is left out).
 
@@ -423,15 +528,17 @@ class Client:
             top_k: how many, at least 1.
             fingerprint: what made the vector; an Embedding brings its own.
             timeout: in seconds.
+            **options: `filter`, `min_score`, `group_by`, `offset`, `recall`, `expansion`: see
+                `fovea.SearchOptions`.
 
         Raises:
-            InvalidArgument: the image or vector can't be used.
+            InvalidArgument: the image, the vector or an option can't be used.
             NotFound: no such collection or item.
             FailedPrecondition: the vector comes from another model.
         """
         query = Query(image=image, vector=vector, id=id)
         fingerprint = _retrieval.common_fingerprint(fingerprint, [query])
-        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint)
+        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
         return self._caller.one(self._retrieval.Search, operation, query, timeout)
 
     def search_batch(
@@ -442,9 +549,97 @@ class Client:
         top_k: int = 10,
         fingerprint: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[SearchOptions],
     ) -> list[list[Neighbor] | FoveaError]:
         """`search` for each query; a FoveaError in the place of one that failed."""
         listed = list(queries)
         fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
-        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint)
+        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
         return self._caller.many(self._retrieval.Search, operation, listed, timeout)
+
+    # Upkeep
+
+    def flush(self, collection: str, *, timeout: float | None = math.inf) -> None:
+        """Wait until everything derived from the items is up to date, and searches are as fast as they get.
+
+        Items are durable and found without it. Like the calls below it takes as long as the server lets it,
+        unless `timeout` says otherwise.
+        """
+        request = retrieval_pb2.FlushRequest(collection=collection)
+        self._caller.call(self._retrieval.Flush, request, timeout)
+
+    def snapshot(
+        self, collection: str, name: str | None = None, *, timeout: float | None = math.inf
+    ) -> Snapshot:
+        """Write a collection of one moment to a file in the server's snapshot folder.
+
+        Args:
+            collection: which.
+            name: of the file, with the rules of a collection's. Default: the collection's and the time.
+            timeout: in seconds.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            FailedPrecondition: the server has no such folder.
+        """
+        request = retrieval_pb2.SnapshotRequest(collection=collection, name=name or "")
+        return _collections.read_snapshot(
+            self._caller.call(self._retrieval.Snapshot, request, timeout).snapshot
+        )
+
+    def restore(
+        self, name: str, collection: str | None = None, *, timeout: float | None = math.inf
+    ) -> Collection:
+        """Make a new collection of a snapshot; if that fails there is none.
+
+        Args:
+            name: the snapshot's.
+            collection: the new one's name. Default: that of the one it was taken of.
+            timeout: in seconds.
+
+        Raises:
+            NotFound: lists the snapshots there are.
+            AlreadyExists: the collection's name is taken.
+            FailedPrecondition: the file can't be used, or the server has no folder of snapshots.
+        """
+        request = retrieval_pb2.RestoreRequest(name=name, collection=collection or "")
+        return _collections.read_collection(
+            self._caller.call(self._retrieval.Restore, request, timeout).collection
+        )
+
+    def snapshots(self, *, timeout: float | None = None) -> list[Snapshot]:
+        """The snapshots that the server has, by name."""
+        request = retrieval_pb2.ListSnapshotsRequest()
+        reply = self._caller.call(self._retrieval.ListSnapshots, request, timeout)
+        return [_collections.read_snapshot(snapshot) for snapshot in reply.snapshots]
+
+    def reembed(
+        self,
+        collection: str,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        skip_broken: bool = False,
+        timeout: float | None = math.inf,
+    ) -> Generator[ReembedProgress, None, None]:
+        """Make all vectors anew with another model, from the files that the items' attribute `uri` names.
+
+        The last progress has the new collection. Until then the old one answers, and what is written
+        meanwhile isn't lost; if the call ends before, it is as it was. Nothing begins before the first
+        progress is asked for; leaving the iterator ends the call.
+
+        Args:
+            collection: which; it declares `uri`, a string.
+            model: default: the server's default model.
+            version: default: the loaded one.
+            skip_broken: leave out the items whose image can't be used, instead of ending with the first.
+            timeout: in seconds, of all of it.
+
+        Raises:
+            FailedPrecondition: the server opens no image files, or the collection doesn't declare `uri`.
+            InvalidArgument: an image can't be used; names the item.
+        """
+        request = _collections.reembed_request(collection, model, version, skip_broken)
+        with closing(self._caller.replies(self._retrieval.Reembed, request, timeout)) as replies:
+            for reply in replies:
+                yield _collections.read_progress(reply)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ Priority = Literal["interactive", "bulk"]
 """Who goes first where work waits: somebody who waits for the answer, or work that only has to be done."""
 
 AttributeValue = str | int | float | bool
+
+AttributeType = Literal["string", "int", "float", "bool"]
+"""Of a declared attribute: an int has 64 bits; a float is finite and takes ints too."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,9 @@ class Collection:
         count: how many items it has.
         model: name of the model that the fingerprint belongs to; empty when the server hasn't loaded it.
         version: that model's version.
+        attributes: those declared, by name.
+        storage: of its vectors: "float32" or "float16".
+        index_type: how it is searched just now, in the engine's own word: "flat" is exact.
     """
 
     name: str
@@ -134,6 +141,9 @@ class Collection:
     count: int
     model: str
     version: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    storage: str = "float32"
+    index_type: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,3 +221,61 @@ class Neighbor:
     id: str
     score: float
     attributes: Mapping[str, AttributeValue]
+
+
+@dataclass(frozen=True)
+class GroupBy:
+    """Diversity: of the items with one value of an attribute only the nearest are found.
+
+    Attributes:
+        attribute: one that the collection declares; items without it are never limited.
+        max_per_group: how many, at least 1.
+    """
+
+    attribute: str
+    max_per_group: int = 1
+
+
+@dataclass(frozen=True)
+class QueryExpansion:
+    """α query expansion: the query is searched again as the sum of itself and of its nearest neighbours.
+
+    Attributes:
+        neighbors: how many of the nearest, at least 1.
+        alpha: each weighs its score to this power, 0 or more.
+    """
+
+    neighbors: int = 10
+    alpha: float = 3.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A collection's file on the server.
+
+    Attributes:
+        name: as `restore` takes it.
+        size_bytes: of the file.
+        created: when it was written, in UTC.
+    """
+
+    name: str
+    size_bytes: int
+    created: datetime
+
+
+@dataclass(frozen=True)
+class ReembedProgress:
+    """How far the making anew of a collection has come.
+
+    Attributes:
+        done: items looked at.
+        total: items there are.
+        skipped: those left out since the last time, and why.
+        collection: the new one, with the last progress; None before.
+    """
+
+    done: int
+    total: int
+    skipped: tuple[UpsertResult, ...]
+    collection: Collection | None
