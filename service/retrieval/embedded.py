@@ -24,7 +24,7 @@ from service.errors import (
     listed,
     shorten,
 )
-from service.retrieval import flat, lock, record
+from service.retrieval import loading, lock, one_bit, record
 from service.retrieval.checks import (
     check_limit,
     check_options,
@@ -35,13 +35,23 @@ from service.retrieval.checks import (
 )
 from service.retrieval.filters import Filter, check_filter
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor, SearchOptions
+from service.retrieval.keeper import Keeper
 from service.retrieval.masks import kept_by
 from service.retrieval.pages import first_of, in_order_of_ids, in_order_of_writing
 from service.retrieval.paging import MAX_RANKED, paged
 from service.retrieval.replies import NUMBER_BYTES, attributes_of, items_at
 from service.retrieval.rows import Hit
 from service.retrieval.schema import AttributeValue
+from service.retrieval.segment_files import remove_others
 from service.retrieval.segments import MAX_SEGMENT_ROWS, Segments
+from service.retrieval.stopping import Stopped, deadline_in
+from service.retrieval.upkeep import MIN_TIER_ROWS_ALLOWED, Upkeep, save_all
+
+# Beside the record: files of what memory holds.
+DERIVED_FOLDER = "derived"
+# With fewer items everything is compared: that is as quick, and exact.
+MIN_TIER_ROWS = 5_000
+_CLOSE_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -49,23 +59,37 @@ class _Collection:
     key: int
     spec: CollectionSpec
     segments: Segments
+    upkeep: Upkeep
 
 
 class EmbeddedIndex(Index):
     """An index in a folder of its own, for one process; searches wait for nobody."""
 
-    def __init__(self, folder: Path, *, max_segment_rows: int = MAX_SEGMENT_ROWS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_segment_rows: int = MAX_SEGMENT_ROWS,
+        min_tier_rows: int = MIN_TIER_ROWS,
+    ) -> None:
         """Open the folder and read all of it into memory; makes it where it is missing.
 
         Args:
             folder: holds the database and the lock; on a local file system.
             max_segment_rows: see `Segments`.
+            min_tier_rows: collections of this many items and more are searched by their 1-bit tier; at least
+                `MIN_TIER_ROWS_ALLOWED`.
 
         Raises:
+            ValueError: too small a `min_tier_rows`.
             IndexLocked: another process has it open; names the pid.
             IndexUnusable: the folder can't be written to, or its database is broken or too new.
         """
-        self._max_segment_rows = max_segment_rows
+        if min_tier_rows < MIN_TIER_ROWS_ALLOWED:
+            raise ValueError(f"min_tier_rows is {min_tier_rows}; expected at least {MIN_TIER_ROWS_ALLOWED}")
+        self._max_segment_rows, self._min_tier_rows = max_segment_rows, min_tier_rows
+        self._derived = folder / DERIVED_FOLDER
+        self._retired: list[Upkeep] = []
         self._collections: dict[str, _Collection] = {}
         self._closed = False
         self._writing = threading.Lock()
@@ -74,6 +98,7 @@ class EmbeddedIndex(Index):
             self._record = record.Record(folder / record.FILE_NAME)
             try:
                 self._load()
+                self._keeper = Keeper(self._upkeeps)
             except BaseException:
                 with suppress(IndexUnusable):  # the first error is the one to tell
                     self._record.close()
@@ -83,10 +108,13 @@ class EmbeddedIndex(Index):
             raise
 
     def _load(self) -> None:
-        for key, spec in self._record.collections():
+        collections = self._record.collections()
+        if self._derived.exists():
+            remove_others(self._derived, [key for key, _ in collections])
+        for key, spec in collections:
             collection = self._empty(key, spec)
-            for batch, sequences in self._record.read(key, spec):
-                collection.segments.publish(collection.segments.prepare(batch, sequences=sequences))
+            loading.load(self._record, collection.upkeep.files, key, spec, collection.segments)
+            collection.upkeep.load_tier()
             self._collections[spec.name] = collection
 
     def create(self, spec: CollectionSpec) -> None:
@@ -101,19 +129,24 @@ class EmbeddedIndex(Index):
     def drop(self, collection: str) -> None:
         """See `Index.drop`."""
         with self._writing:
-            self._record.drop(self._find(collection).key)
+            found = self._find(collection)
+            self._record.drop(found.key)
             del self._collections[collection]
+            self._retire(found)
 
     def describe(self, collection: str) -> CollectionInfo:
         """See `Index.describe`."""
-        found = self._find(collection)
-        return CollectionInfo(found.spec, len(found.segments))
+        return self._info(self._find(collection))
 
     def list_collections(self) -> list[CollectionInfo]:
         """See `Index.list_collections`."""
         self._check_open()
         collections = sorted(self._collections.copy().items())
-        return [CollectionInfo(found.spec, len(found.segments)) for _, found in collections]
+        return [self._info(found) for _, found in collections]
+
+    @staticmethod
+    def _info(found: _Collection) -> CollectionInfo:
+        return CollectionInfo(found.spec, len(found.segments), "1-bit" if found.upkeep.tier else "flat")
 
     def upsert(self, collection: str, items: Sequence[Item]) -> None:
         """See `Index.upsert`."""
@@ -128,6 +161,7 @@ class EmbeddedIndex(Index):
                 change = found.segments.prepare(batch, sequences=sequences)
                 self._record.write(found.key, found.spec, batch)
                 found.segments.publish(change)
+                self._keeper.wake()
 
     def delete(self, collection: str, ids: Sequence[str]) -> int:
         """See `Index.delete`."""
@@ -154,6 +188,7 @@ class EmbeddedIndex(Index):
             change = found.segments.prepare(removed=there)
             self._record.delete(found.key, there)
             found.segments.publish(change)
+            self._keeper.wake()
         return len(there)
 
     def get(
@@ -225,7 +260,8 @@ class EmbeddedIndex(Index):
         check_top_k(top_k)
         check_options(found.spec, options)
         vectors = pack_queries(found.spec, queries)
-        view = found.segments.view()
+        # First the tier: rows that came after it are seen in the segments.
+        tier, view = found.upkeep.tier, found.segments.view()
         kept = None if options.filter is None else kept_by(options.filter, view)
 
         def fetch(numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
@@ -233,7 +269,7 @@ class EmbeddedIndex(Index):
             at_once = max(1, MAX_RANKED // limit)
             for start in range(0, len(numbers), at_once):
                 part = vectors[numbers[start : start + at_once]]
-                yield from flat.search(view, found.spec.metric, part, limit, kept)
+                yield from one_bit.search(tier, view, found.spec.metric, part, limit, kept, options.recall)
 
         def group_of(hit: Hit) -> AttributeValue | None:
             if options.group_by is None:
@@ -252,8 +288,15 @@ class EmbeddedIndex(Index):
         return [[Neighbor(hit.id, hit.score, next(attributes)) for hit in hits] for hits in hits_of_queries]
 
     def flush(self, collection: str) -> None:
-        """See `Index.flush`."""
-        self._find(collection)
+        """See `Index.flush`: makes the 1-bit tier, if there are enough items, and writes the files."""
+        found = self._find(collection)
+        try:
+            found.upkeep.run(lambda: self._keeper.stopping, thorough=True)
+        except Stopped:
+            self._find(collection)
+            raise Unavailable("the index is closing") from None
+        except OSError as error:
+            raise IndexUnusable(f"{self._derived}: {error}; the collection itself is safe") from error
 
     def replace(self, collection: str, by: str) -> None:
         """See `Index.replace`."""
@@ -263,6 +306,7 @@ class EmbeddedIndex(Index):
                 raise InvalidRequest(f"collection {shorten(by)} by itself; expected another one")
             self._record.rename(new.key, collection, replaced=old.key)
             self._move(by, collection)
+            self._retire(old)
 
     def rename(self, collection: str, name: str) -> None:
         """See `Index.rename`."""
@@ -280,13 +324,29 @@ class EmbeddedIndex(Index):
         collections[to] = replace(moved, spec=replace(moved.spec, name=to))
         self._collections = collections  # at once: nobody sees neither or both
 
+    def _retire(self, gone: _Collection) -> None:
+        gone.upkeep.retired = True
+        self._retired.append(gone.upkeep)
+        self._keeper.wake()
+
+    def _upkeeps(self) -> list[Upkeep]:
+        """All that there is to look after; those of collections that are gone once."""
+        retired = [self._retired.pop() for _ in range(len(self._retired))]
+        return [*retired, *(found.upkeep for found in self._collections.copy().values())]
+
     def close(self) -> None:
-        """See `Index.close`; a second call does nothing."""
+        """See `Index.close`; a second call does nothing.
+
+        What memory holds is written to files, as far as that goes in some seconds, for a quick next start.
+        """
         with self._writing:
             if not self._closed:
                 self._closed = True
+                upkeeps = self._upkeeps()
                 self._collections = {}
                 try:
+                    if self._keeper.close(_CLOSE_TIMEOUT_S):
+                        save_all(upkeeps, deadline_in(_CLOSE_TIMEOUT_S))
                     self._record.close()
                 finally:
                     self._lock.release()
@@ -295,7 +355,8 @@ class EmbeddedIndex(Index):
         segments = Segments(
             spec.dimension, self._max_segment_rows, storage=spec.storage, schema=spec.attributes
         )
-        return _Collection(key, spec, segments)
+        upkeep = Upkeep(self._derived, key, spec, segments, self._min_tier_rows)
+        return _Collection(key, spec, segments, upkeep)
 
     @staticmethod
     def _taken(name: str) -> CollectionExists:

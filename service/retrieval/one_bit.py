@@ -30,8 +30,9 @@ _MIN_ROWS_PER_NEIGHBOR = 8
 _FEW_SHARE = 0.04
 # What the scan returns at least; the cost hardly depends on it.
 _MIN_CANDIDATES = 1024
-# FAISS counts candidates in an array of candidates × (bits + 1) numbers of 8 bytes for each query.
-_COUNTER_BYTES = 64 * 1024 * 1024
+# FAISS counts candidates in an array of candidates × (bits + 1) numbers of 8 bytes for each query. The
+# allocator would take one of 32 MiB and more from the kernel anew each time.
+_COUNTER_BYTES = 16 * 1024 * 1024
 # Candidates beyond top_k that are scored in float64.
 _SPARE = 8
 _MAX_SCORED_SHARE = 0.25

@@ -103,13 +103,39 @@ class Record:
                 f"({_values(Storage)}) and attributes ({_values(AttributeType)})"
             ) from error
 
-    def read(self, key: int, spec: CollectionSpec) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
-        """A collection's items and their sequence numbers, in that order, about a megabyte at a time."""
+    def sequences(self, key: int) -> NDArray[np.int64]:
+        """The sequence numbers of a collection's items, rising."""
+        with self._translated():
+            cursor = self._connection.execute(
+                "SELECT sequence FROM items WHERE collection = ? ORDER BY sequence", (key,)
+            )
+            return np.fromiter((sequence for (sequence,) in cursor), np.int64)
+
+    def holds(self, key: int, spec: CollectionSpec, sequence: int, name: str, vector: NDArray[Any]) -> bool:
+        """Whether this item has this sequence number."""
+        with self._translated():
+            row = self._connection.execute(
+                "SELECT collection, id, vector FROM items WHERE sequence = ?", (sequence,)
+            ).fetchone()
+        return row == (key, name, vector.astype(_stored_type(spec), copy=False).tobytes())
+
+    def read(
+        self, key: int, spec: CollectionSpec, after: int = 0, before: int = 2**63 - 1
+    ) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+        """A collection's items and their sequence numbers, in that order, about a megabyte at a time.
+
+        Args:
+            key: the collection's.
+            spec: likewise.
+            after: only items with greater sequence numbers.
+            before: only items with smaller ones.
+        """
         rows_at_once = max(1, _READ_BYTES // _vector_bytes(spec))
         with self._translated():
             cursor = self._connection.execute(
-                "SELECT id, vector, attributes, sequence FROM items WHERE collection = ? ORDER BY sequence",
-                (key,),
+                "SELECT id, vector, attributes, sequence FROM items "
+                "WHERE collection = ? AND sequence > ? AND sequence < ? ORDER BY sequence",
+                (key, after, before),
             )
             try:
                 while rows := cursor.fetchmany(rows_at_once):

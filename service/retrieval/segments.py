@@ -193,6 +193,18 @@ class Segments:
                 del self._rows[name]
             self._segments = change.segments
 
+    @property
+    def capacity(self) -> int:
+        """Rows of a segment."""
+        return self._capacity
+
+    def adopt(self, segment: Segment) -> None:
+        """Add a segment as it is behind all others; none of its ids is in them. Before anyone reads."""
+        key = next(reversed(self._segments), -1) + 1
+        self._segments[key] = segment
+        for row in np.flatnonzero(~segment.dead[: segment.used]).tolist():
+            self._rows[segment.ids[row]] = key * self._capacity + row
+
     def _append(
         self,
         segments: dict[int, Segment],

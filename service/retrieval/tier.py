@@ -5,7 +5,7 @@ one assignment. Until then those few rows are compared exactly. Codes are known 
 their rows, so they are taken over from the tier before, or from a file, wherever the rows have moved.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from service.retrieval.margins import Margins, measured
 from service.retrieval.rows import Rows
 from service.retrieval.segments import Segment
 from service.retrieval.signs import Codes, SignCoder
+from service.retrieval.stopping import Stop, Stopped, never
 
 # Longer vectors are compared exactly always: the directions alone would take 16 MiB and more.
 MAX_DIMENSION = 4096
@@ -24,10 +25,6 @@ _MAX_SCORED_SHARE = 0.25
 # The mean, and what was measured, hold until the collection has grown this much.
 _GROWTH = 4
 _SAMPLE_ROWS = 16_384
-
-
-class Stopped(Exception):
-    """The work was called off."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def renewed(
     tier: Tier | None,
     segments: Sequence[Segment],
     metric: Metric,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Stop = never,
 ) -> Tier:
     """A tier of all rows there are.
 
@@ -92,7 +89,7 @@ def renewed(
         tier: whose codes are taken over, unless it is outgrown; None: all are made.
         segments: of a collection with live rows, some thousands at least.
         metric: of the collection.
-        stopped: asked between pieces of work of some milliseconds.
+        stopped: calls it off.
 
     Raises:
         Stopped: it said so.

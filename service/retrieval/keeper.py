@@ -1,0 +1,66 @@
+"""The thread behind the searches: runs the upkeep of all collections when something was written."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from service.retrieval.stopping import Stopped
+from service.retrieval.upkeep import Upkeep
+from service.workers import NICENESS
+
+log = structlog.get_logger()
+# Writes that follow one another closely are looked after together.
+_PAUSE_S = 0.05
+# After an error, a full disk say, until the next try.
+_RETRY_S = 10.0
+
+
+class Keeper:
+    """One thread for an index, at a lower priority than the searches'."""
+
+    def __init__(self, upkeeps: Callable[[], Sequence[Upkeep]]) -> None:
+        """Start the thread.
+
+        Args:
+            upkeeps: those of all collections, dropped ones included until their turn has come.
+        """
+        self._upkeeps = upkeeps
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="index-keeper", daemon=True)
+        self._thread.start()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more work is to be begun."""
+        return self._stopping.is_set()
+
+    def wake(self) -> None:
+        """Something was written."""
+        self._wake.set()
+
+    def close(self, timeout_s: float) -> bool:
+        """Call off what is under way; whether the thread ended within the time."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while not self.stopping:
+            self._wake.wait()
+            self._wake.clear()
+            pause_s = _PAUSE_S
+            for upkeep in self._upkeeps():
+                try:
+                    upkeep.run(lambda: self.stopping)
+                except Stopped:  # dropped meanwhile, or closing
+                    continue
+                except Exception:  # searches and writes go on without; the next try may do
+                    log.exception("index_upkeep_failed")
+                    pause_s = _RETRY_S
+                    self._wake.set()
+            self._stopping.wait(pause_s)

@@ -1,0 +1,99 @@
+"""A 1-bit tier on disk: codes by the sequence numbers of their rows, so right whenever it was written."""
+
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from service.retrieval.index import CollectionSpec
+from service.retrieval.margins import RECALLS, Margins
+from service.retrieval.section_file import BrokenFile, SectionReader, write_sections
+from service.retrieval.signs import Codes, SignCoder
+from service.retrieval.tier import Tier
+
+log = structlog.get_logger()
+_KIND = "one-bit tier"
+
+
+def tier_file_of(folder: Path, key: int) -> Path:
+    """Where a collection's tier belongs."""
+    return folder / f"{key}.tier"
+
+
+def write_tier(folder: Path, key: int, spec: CollectionSpec, tier: Tier) -> None:
+    """Write a collection's tier in place of the one before.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    header = {
+        **_identity(key, spec),
+        "bits": tier.coder.bit_count,
+        "rows": len(tier.codes),
+        "trained_count": tier.trained_count,
+        "zs": tier.margins.zs,
+        "scored_share": tier.margins.scored_share,
+    }
+    sections = {
+        "center": tier.coder.center,
+        "directions": tier.coder.directions,
+        "sequences": tier.sequences,
+        "codes": tier.codes.bits,
+        "lengths": tier.codes.lengths,
+        "projections": tier.codes.projections,
+    }
+    folder.mkdir(exist_ok=True)
+    write_sections(tier_file_of(folder, key), header, sections)
+
+
+def read_tier(folder: Path, key: int, spec: CollectionSpec) -> Tier | None:
+    """What `write_tier` wrote, without covers; None where there is no such file, or a damaged one."""
+    path = tier_file_of(folder, key)
+    try:
+        return _read(path, key, spec)
+    except FileNotFoundError:
+        return None
+    except (BrokenFile, OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("tier_file_left_out", path=str(path), reason=str(error))
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _read(path: Path, key: int, spec: CollectionSpec) -> Tier:
+    with path.open("rb", buffering=0) as file:
+        reader = SectionReader(file)
+        header = reader.header
+        wanted = _identity(key, spec)
+        if {name: header.get(name) for name in wanted} != wanted:
+            raise BrokenFile(f"it holds something else than {wanted}")
+        bits, rows = int(header["bits"]), int(header["rows"])
+        if sum(reader.sizes.values()) > path.stat().st_size:  # before room is made for them
+            raise BrokenFile("its sections are larger than it is")
+        if len(header["zs"]) != len(RECALLS) or reader.sizes["codes"] != rows * bits // 8:
+            raise BrokenFile("its header doesn't fit its sections")
+        center, directions = (
+            np.empty(spec.dimension, np.float32),
+            np.empty((bits, spec.dimension), np.float32),
+        )
+        sequences = np.empty(rows, np.int64)
+        codes = Codes(
+            np.empty((rows, bits // 8), np.uint8), np.empty(rows, np.float32), np.empty(rows, np.float32)
+        )
+        arrays = {
+            "center": center,
+            "directions": directions,
+            "sequences": sequences,
+            "codes": codes.bits,
+            "lengths": codes.lengths,
+            "projections": codes.projections,
+        }
+        for name, array in arrays.items():
+            reader.read_into(name, array)
+        reader.finish()
+    margins = Margins(tuple(map(float, header["zs"])), float(header["scored_share"]))
+    coder = SignCoder(center, directions)
+    return Tier(coder, margins, int(header["trained_count"]), codes, sequences, ())
+
+
+def _identity(key: int, spec: CollectionSpec) -> dict[str, object]:
+    return {"kind": _KIND, "collection": key, "dimension": spec.dimension, "metric": spec.metric.value}
