@@ -8,7 +8,7 @@ one assignment. So a write that fails changes nothing, and memory and disk agree
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,24 +24,15 @@ from service.errors import (
     listed,
     shorten,
 )
-from service.retrieval import loading, lock, one_bit, record
+from service.retrieval import loading, lock, record
 from service.retrieval.checks import (
-    check_limit,
-    check_options,
     check_spec,
-    check_top_k,
     pack_items,
-    pack_queries,
 )
-from service.retrieval.filters import Filter, check_filter
+from service.retrieval.collection import Collection
+from service.retrieval.filters import Filter
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor, SearchOptions
 from service.retrieval.keeper import Keeper
-from service.retrieval.masks import kept_by
-from service.retrieval.pages import first_of, in_order_of_ids, in_order_of_writing
-from service.retrieval.paging import MAX_RANKED, paged
-from service.retrieval.replies import NUMBER_BYTES, attributes_of, items_at
-from service.retrieval.rows import Hit
-from service.retrieval.schema import AttributeValue
 from service.retrieval.segment_files import remove_others
 from service.retrieval.segments import MAX_SEGMENT_ROWS, Segments
 from service.retrieval.stopping import Stopped, deadline_in
@@ -52,14 +43,6 @@ DERIVED_FOLDER = "derived"
 # With fewer items everything is compared: that is as quick, and exact.
 MIN_TIER_ROWS = 5_000
 _CLOSE_TIMEOUT_S = 20.0
-
-
-@dataclass(frozen=True)
-class _Collection:
-    key: int
-    spec: CollectionSpec
-    segments: Segments
-    upkeep: Upkeep
 
 
 class EmbeddedIndex(Index):
@@ -90,7 +73,7 @@ class EmbeddedIndex(Index):
         self._max_segment_rows, self._min_tier_rows = max_segment_rows, min_tier_rows
         self._derived = folder / DERIVED_FOLDER
         self._retired: list[Upkeep] = []
-        self._collections: dict[str, _Collection] = {}
+        self._collections: dict[str, Collection] = {}
         self._closed = False
         self._writing = threading.Lock()
         self._lock = lock.FolderLock(folder)
@@ -136,17 +119,13 @@ class EmbeddedIndex(Index):
 
     def describe(self, collection: str) -> CollectionInfo:
         """See `Index.describe`."""
-        return self._info(self._find(collection))
+        return self._find(collection).info
 
     def list_collections(self) -> list[CollectionInfo]:
         """See `Index.list_collections`."""
         self._check_open()
         collections = sorted(self._collections.copy().items())
-        return [self._info(found) for _, found in collections]
-
-    @staticmethod
-    def _info(found: _Collection) -> CollectionInfo:
-        return CollectionInfo(found.spec, len(found.segments), "1-bit" if found.upkeep.tier else "flat")
+        return [found.info for _, found in collections]
 
     def upsert(self, collection: str, items: Sequence[Item]) -> None:
         """See `Index.upsert`."""
@@ -173,17 +152,9 @@ class EmbeddedIndex(Index):
         """See `Index.delete_matching`."""
         with self._writing:
             found = self._find(collection)
-            check_filter(found.spec.attributes, condition)
-            view = found.segments.view()
-            masks = kept_by(condition, view)
-            there = [
-                segment.ids[row]
-                for segment, mask in zip(view, masks, strict=True)
-                for row in np.flatnonzero(mask).tolist()
-            ]
-            return self._remove(found, there)
+            return self._remove(found, found.matching(condition))
 
-    def _remove(self, found: _Collection, there: Sequence[str]) -> int:
+    def _remove(self, found: Collection, there: Sequence[str]) -> int:
         if there:
             change = found.segments.prepare(removed=there)
             self._record.delete(found.key, there)
@@ -200,25 +171,17 @@ class EmbeddedIndex(Index):
         max_reply_bytes: int | None = None,
     ) -> list[Item]:
         """See `Index.get`."""
-        found = self._find(collection)
-        places = found.segments.read(ids)
-        remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
-        bytes_each = _vector_bytes(found.spec, include_vectors)
-        attributes = attributes_of(places, bytes_each, max_reply_bytes, remedy)
-        return items_at(places, attributes, include_vectors=include_vectors)
+        return self._find(collection).get(
+            ids, include_vectors=include_vectors, max_reply_bytes=max_reply_bytes
+        )
 
     def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `Index.vectors`."""
-        places = self._find(collection).segments.read(dict.fromkeys(ids))
-        return {segment.ids[row]: segment.vectors[row].astype(np.float32) for segment, row in places}
+        return self._find(collection).vectors(ids)
 
     def count(self, collection: str, condition: Filter | None = None) -> int:
         """See `Index.count`."""
-        found = self._find(collection)
-        if condition is None:
-            return len(found.segments)
-        check_filter(found.spec.attributes, condition)
-        return sum(int(np.count_nonzero(mask)) for mask in kept_by(condition, found.segments.view()))
+        return self._find(collection).count(condition)
 
     def scan(
         self,
@@ -232,18 +195,19 @@ class EmbeddedIndex(Index):
     ) -> list[Item]:
         """See `Index.scan`."""
         found = self._find(collection)
-        check_limit(limit)
-        if condition is not None:
-            check_filter(found.spec.attributes, condition)
-        ids_after = partial(self._record.ids_after, found.key)
-        walk = in_order_of_ids(found.segments, ids_after, after, limit, condition)
-        places = first_of(walk, limit, _vector_bytes(found.spec, include_vectors), max_reply_bytes)
-        return items_at(places, attributes_of(places, 0, None, ""), include_vectors=include_vectors)
+        return found.scan(
+            partial(self._record.ids_after, found.key),
+            after=after,
+            limit=limit,
+            condition=condition,
+            include_vectors=include_vectors,
+            max_reply_bytes=max_reply_bytes,
+        )
 
     @contextmanager
     def items(self, collection: str) -> Iterator[Iterator[list[Item]]]:
         """See `Index.items`."""
-        yield in_order_of_writing(self._find(collection).segments.view())
+        yield self._find(collection).items()
 
     def search(
         self,
@@ -257,35 +221,7 @@ class EmbeddedIndex(Index):
     ) -> list[list[Neighbor]]:
         """See `Index.search`."""
         found = self._find(collection)
-        check_top_k(top_k)
-        check_options(found.spec, options)
-        vectors = pack_queries(found.spec, queries)
-        # First the tier: rows that came after it are seen in the segments.
-        tier, view = found.upkeep.tier, found.segments.view()
-        kept = None if options.filter is None else kept_by(options.filter, view)
-
-        def fetch(numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
-            # Some queries at a time, so that hits are bounded however deep groups are looked for.
-            at_once = max(1, MAX_RANKED // limit)
-            for start in range(0, len(numbers), at_once):
-                part = vectors[numbers[start : start + at_once]]
-                yield from one_bit.search(tier, view, found.spec.metric, part, limit, kept, options.recall)
-
-        def group_of(hit: Hit) -> AttributeValue | None:
-            if options.group_by is None:
-                return None
-            return hit.segment.columns[options.group_by.attribute].value(hit.row)
-
-        hits_of_queries = paged(fetch, len(vectors), top_k, options, excluded_ids, group_of)
-        attributes = iter(
-            attributes_of(
-                [(hit.segment, hit.row) for hits in hits_of_queries for hit in hits],
-                NUMBER_BYTES,
-                max_reply_bytes,
-                "ask for fewer neighbours, or send fewer queries at a time",
-            )
-        )
-        return [[Neighbor(hit.id, hit.score, next(attributes)) for hit in hits] for hits in hits_of_queries]
+        return found.search(queries, top_k, options, excluded_ids, max_reply_bytes)
 
     def flush(self, collection: str) -> None:
         """See `Index.flush`: makes the 1-bit tier, if there are enough items, and writes the files."""
@@ -324,7 +260,7 @@ class EmbeddedIndex(Index):
         collections[to] = replace(moved, spec=replace(moved.spec, name=to))
         self._collections = collections  # at once: nobody sees neither or both
 
-    def _retire(self, gone: _Collection) -> None:
+    def _retire(self, gone: Collection) -> None:
         gone.upkeep.retired = True
         self._retired.append(gone.upkeep)
         self._keeper.wake()
@@ -351,12 +287,12 @@ class EmbeddedIndex(Index):
                 finally:
                     self._lock.release()
 
-    def _empty(self, key: int, spec: CollectionSpec) -> _Collection:
+    def _empty(self, key: int, spec: CollectionSpec) -> Collection:
         segments = Segments(
             spec.dimension, self._max_segment_rows, storage=spec.storage, schema=spec.attributes
         )
         upkeep = Upkeep(self._derived, key, spec, segments, self._min_tier_rows)
-        return _Collection(key, spec, segments, upkeep)
+        return Collection(key, spec, segments, upkeep)
 
     @staticmethod
     def _taken(name: str) -> CollectionExists:
@@ -366,14 +302,10 @@ class EmbeddedIndex(Index):
         if self._closed:
             raise Unavailable("the index is closed")
 
-    def _find(self, name: str) -> _Collection:
+    def _find(self, name: str) -> Collection:
         self._check_open()
         found = self._collections.get(name)
         if found is None:
             there = listed(sorted(self._collections.copy()))
             raise CollectionNotFound(f"no collection {shorten(name)}; there are: {there}")
         return found
-
-
-def _vector_bytes(spec: CollectionSpec, include_vectors: bool) -> int:
-    return NUMBER_BYTES * spec.dimension if include_vectors else 0
