@@ -25,14 +25,23 @@ def _not_nan(_: click.Context, __: click.Parameter, seconds: float) -> float:
 
 def server_options(function: F) -> F:
     """--address and --timeout-s."""
+    return _server_options(function, 30.0, "How long each request may take.")
+
+
+def patient_server_options(function: F) -> F:
+    """The same for what takes long."""
+    return _server_options(function, math.inf, "How long it may take; inf: as long as the server lets it.")
+
+
+def _server_options(function: F, timeout_s: float, text: str) -> F:
     timeout = click.option(
         "--timeout-s",
         type=click.FloatRange(0, min_open=True),
         callback=_not_nan,
-        default=30.0,
+        default=timeout_s,
         show_default=True,
         metavar="SECONDS",
-        help="How long each request may take.",
+        help=text,
     )
     address = click.option(
         "--address",

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
+from service.cli import upkeep
 from service.cli.connection import (
     collection_option,
     connected,
@@ -94,15 +95,6 @@ def list_(as_json: bool, address: str, timeout_s: float) -> None:
         )
     else:
         click.echo("no collections yet; make one with `fovea index add FOLDER`")
-
-
-@index.command()
-@collection_option
-@server_options
-def count(collection: str, address: str, timeout_s: float) -> None:
-    """Print how many images a collection has."""
-    with connected(address, timeout_s) as client:
-        click.echo(client.count(collection))
 
 
 @index.command()
@@ -189,5 +181,8 @@ def _origin(collection: Collection) -> str:
 def _images(number: int) -> str:
     return f"{number:,} image" + ("" if number == 1 else "s")
 
+
+for command in upkeep.COMMANDS:
+    index.add_command(command)
 
 COMMANDS: tuple[click.Command, ...] = (index,)

@@ -1,12 +1,23 @@
 """The commands that ask a server: classify, embed, models, search."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from fovea import Classification, Embedding, FailedPrecondition, FoveaError, Neighbor, NotFound
+from fovea import (
+    Classification,
+    Embedding,
+    FailedPrecondition,
+    Filter,
+    FoveaError,
+    GroupBy,
+    Neighbor,
+    NotFound,
+    QueryExpansion,
+)
 
 from service.cli.connection import (
     collection_option,
@@ -17,6 +28,7 @@ from service.cli.connection import (
     report,
     server_options,
 )
+from service.cli.filter_expression import filter_option
 from service.cli.output import print_json, print_table
 
 
@@ -146,11 +158,59 @@ def models(as_json: bool, address: str, timeout_s: float) -> None:
     )
 
 
+def _group_by(_: click.Context, __: click.Parameter, given: str | None) -> GroupBy | None:
+    if given is None:
+        return None
+    name, colon, number = given.rpartition(":")
+    if not colon:
+        return GroupBy(given)
+    if not name or not number.isdecimal() or int(number) < 1:
+        raise click.BadParameter(f"{given!r}; expected ATTRIBUTE or ATTRIBUTE:N with N of at least 1")
+    return GroupBy(name, int(number))
+
+
+def _expansion(_: click.Context, __: click.Parameter, given: str | None) -> QueryExpansion | None:
+    if given is None:
+        return None
+    number, colon, power = given.partition(":")
+    try:
+        expansion = QueryExpansion(int(number), float(power) if colon else QueryExpansion.alpha)
+    except ValueError:
+        expansion = QueryExpansion(0)
+    if expansion.neighbors < 1 or not 0 <= expansion.alpha < math.inf:
+        raise click.BadParameter(
+            f"{given!r}; expected N or N:ALPHA with N of at least 1 and ALPHA of at least 0"
+        )
+    return expansion
+
+
 @click.command()
 @click.argument("photo", required=False, callback=_files_only)
 @click.option("--id", "item_id", metavar="ID", help="Look for what is like this stored image instead.")
 @collection_option
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="How many to find.")
+@filter_option
+@click.option("--min-score", type=float, metavar="SCORE", help="Only images with at least this score.")
+@click.option(
+    "--group-by",
+    metavar="ATTRIBUTE[:N]",
+    callback=_group_by,
+    help="At most N (default: 1) with one value of the attribute.",
+)
+@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out so many of the nearest.")
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Of the true nearest to find, where the index is approximate; 1: look at every image.",
+)
+@click.option(
+    "--expand",
+    metavar="N[:ALPHA]",
+    callback=_expansion,
+    help="α query expansion: search again with the photo and its N nearest, each weighted by its score to "
+    "the power of ALPHA (default: 3).",
+)
 @json_option
 @server_options
 def search(
@@ -158,6 +218,12 @@ def search(
     item_id: str | None,
     collection: str,
     top_k: int,
+    condition: Filter | None,
+    min_score: float | None,
+    group_by: GroupBy | None,
+    offset: int,
+    recall: float | None,
+    expand: QueryExpansion | None,
     as_json: bool,
     address: str,
     timeout_s: float,
@@ -170,7 +236,18 @@ def search(
         raise click.UsageError("give either a photo or --id")
     with connected(address, timeout_s) as client:
         try:
-            neighbors = client.search(collection, image=photo, id=item_id, top_k=top_k)
+            neighbors = client.search(
+                collection,
+                image=photo,
+                id=item_id,
+                top_k=top_k,
+                filter=condition,
+                min_score=min_score,
+                group_by=group_by,
+                offset=offset,
+                recall=recall,
+                expansion=expand,
+            )
         except OSError as error:
             raise click.ClickException(f"{photo} can't be read: {error.strerror or error}") from error
         except NotFound as error:
