@@ -15,6 +15,7 @@ Opener = Callable[[Path], Index]
 ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-small-segments": partial(EmbeddedIndex, max_segment_rows=3),
+    "embedded-1-bit": partial(EmbeddedIndex, max_segment_rows=100, min_tier_rows=256),
 }
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
 APPROXIMATE: frozenset[str] = frozenset()
