@@ -12,6 +12,8 @@ from service.setting import BATCHING, LIMITS, MODELS, NETWORK, OPERATION, RETRIE
 
 LOG_FORMATS = ("auto", "json", "console")
 INDEX_ENGINES = ("embedded", "pgvector", "milvus")
+# Of fewer items there is too little to learn an index from.
+_LEAST_APPROXIMATE = 256
 # By name: what one model may have of its own.
 MODEL_SETTINGS = {one.name: one for one in fields(ModelSettings)}
 
@@ -144,6 +146,17 @@ class Config(ModelSettings):
         "FOVEA_INDEX_URL or in the file, where other users of the machine can't read it.",
         secret=True,
     )
+    approximate_from_items: int = setting(
+        0,
+        RETRIEVAL,
+        "From how many items on a collection is searched by an approximate index; 0: as the engine does by "
+        "itself (embedded: 5,000; pgvector: 10,000). Not for milvus.",
+        low=0,
+        high=1_000_000_000,
+    )
+    index_schema: str = setting(
+        "fovea", RETRIEVAL, "PostgreSQL's schema that has our tables, apart from others'; made if missing."
+    )
     snapshot_path: str = setting(
         "", RETRIEVAL, "Folder of collections' snapshots, made if missing. Empty: there are none."
     )
@@ -201,6 +214,11 @@ class Config(ModelSettings):
             raise ConfigError(
                 f"index_engine is {self.index_engine!r} and index_url is {found}; "
                 "expected a URL with pgvector and milvus, and none with embedded"
+            )
+        if 0 < self.approximate_from_items < _LEAST_APPROXIMATE:
+            raise ConfigError(
+                f"approximate_from_items is {self.approximate_from_items}; expected 0, or at least "
+                f"{_LEAST_APPROXIMATE}"
             )
         if self.max_images_per_request > self.queue_capacity // 2:
             raise ConfigError(

@@ -19,7 +19,7 @@ def open_index(config: Config) -> Index:
                 from service.retrieval.pgvector.engine import PgvectorIndex
             except ModuleNotFoundError as error:
                 _missing(error, "pgvector")
-            return PgvectorIndex(config.index_url)
+            return PgvectorIndex(config.index_url, **_threshold(config, "index_from_items"))
         case "milvus":
             try:
                 from service.retrieval.milvus.engine import MilvusIndex
@@ -29,7 +29,12 @@ def open_index(config: Config) -> Index:
         case _:
             from service.retrieval.embedded import EmbeddedIndex
 
-            return EmbeddedIndex(config.index_path)
+            return EmbeddedIndex(config.index_path, **_threshold(config, "min_tier_rows"))
+
+
+def _threshold(config: Config, name: str) -> dict[str, int]:
+    """The engine's own argument, where there is something to say."""
+    return {name: config.approximate_from_items} if config.approximate_from_items else {}
 
 
 def _missing(error: ModuleNotFoundError, engine: str) -> NoReturn:
