@@ -15,6 +15,10 @@ Opener = Callable[[Path], Index]
 ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-small-segments": partial(EmbeddedIndex, max_segment_rows=3),
+}
+# Those that test_model_large.py runs, with limits so low that some hundred items are searched as many are.
+LARGE_ENGINES: dict[str, Opener] = {
+    "embedded": EmbeddedIndex,
     "embedded-1-bit": partial(EmbeddedIndex, max_segment_rows=100, min_tier_rows=256),
 }
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
