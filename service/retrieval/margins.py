@@ -25,8 +25,9 @@ from service.retrieval.signs import Angles, Codes, SignCoder
 
 # The shares of near vectors to be found for which z is kept.
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-_QUERIES, _TOP_K = 64, 10
-_MOST_ROWS = 65_536
+_QUERIES = 128
+_TOP_KS = (1, 10)
+_MOST_ROWS = 32_768
 _hammings: Any = faiss.hammings  # the stubs miss it
 _pointer: Any = faiss.swig_ptr
 
@@ -77,26 +78,30 @@ def measured(
         chosen = np.sort(random.choice(len(numbers), _MOST_ROWS, replace=False))
         numbers = numbers[chosen]
         codes = Codes(codes.bits[chosen], codes.lengths[chosen], codes.projections[chosen])
-    own = np.sort(random.choice(len(numbers), _QUERIES, replace=False))
+    own = np.sort(random.choice(len(numbers), min(_QUERIES, len(numbers)), replace=False))
     queries = rows.gather(numbers[own])
     angles = Angles(coder, metric, queries)
-    needed, shares = [], []
+    needed: dict[int, list[NDArray[np.float64]]] = {top_k: [] for top_k in _TOP_KS}
+    shares = []
     faiss.omp_set_num_threads(1)
     for line, (place, query) in enumerate(zip(own.tolist(), queries, strict=True)):
         differing = _differing(codes.bits, codes.bits[place]).astype(np.float64)
         raw = raw_of(rows, metric, query, numbers)
         differing[place], raw[place] = np.inf, -np.inf  # a query doesn't find itself
-        first = np.argpartition(differing, first_scored(_TOP_K))[: first_scored(_TOP_K)]
-        nearest = first[np.argpartition(-raw[first], _TOP_K)[:_TOP_K]]
-        angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
-        deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
-        truth = np.argpartition(-raw, _TOP_K)[:_TOP_K]
-        needed.append((differing[truth] - coder.bit_count * angle) / deviation)
+        for top_k in _TOP_KS:
+            scored = first_scored(top_k)
+            first = np.argpartition(differing, scored)[:scored]
+            nearest = first[np.argpartition(-raw[first], top_k)[:top_k]]
+            angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
+            deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
+            truth = np.argpartition(-raw, top_k)[:top_k]
+            needed[top_k].append((differing[truth] - coder.bit_count * angle) / deviation)
         least = bits_within(angle, NormalDist().inv_cdf(0.98), coder.bit_count)
         shares.append(np.count_nonzero(differing <= least) / len(numbers))
     # Half of what may be missed is left to queries unlike the collection's own vectors.
-    zs = np.quantile(np.concatenate(needed), [(1 + recall) / 2 for recall in RECALLS])
-    return Margins(tuple(np.maximum.accumulate(zs).tolist()), float(np.median(shares)))
+    quantiles = [(1 + recall) / 2 for recall in RECALLS]
+    zs = np.max([np.quantile(np.concatenate(zs), quantiles) for zs in needed.values()], axis=0)
+    return Margins(tuple(zs.tolist()), float(np.median(shares)))
 
 
 def _differing(codes: NDArray[np.uint8], code: NDArray[np.uint8]) -> NDArray[np.int32]:

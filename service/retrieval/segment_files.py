@@ -85,6 +85,8 @@ def read_segment(
             raise BrokenFile(f"it has {rows:,} rows; expected 1 to {capacity:,}")
         sequences = np.empty(capacity, np.int64)
         reader.read_into("sequences", sequences[:rows])
+        if path.name != file_of(path.parent, key, int(sequences[0])).name:
+            raise BrokenFile(f"it begins with row {sequences[0]}, other than its name says")
         dead = np.zeros(capacity, np.bool_)
         dead[:rows] = _dead(sequences[:rows], live, after)
         vectors = np.empty((capacity, spec.dimension), spec.storage.value)
