@@ -6,6 +6,9 @@ from service.config import Config
 from service.errors import StartError
 from service.retrieval.index import Index
 
+# That call the index besides those that search: one writes, and some do what takes long.
+_OTHER_THREADS = 4
+
 
 def open_index(config: Config) -> Index:
     """The index; the caller closes it.
@@ -19,7 +22,12 @@ def open_index(config: Config) -> Index:
                 from service.retrieval.pgvector.engine import PgvectorIndex
             except ModuleNotFoundError as error:
                 _missing(error, "pgvector")
-            return PgvectorIndex(config.index_url, **_threshold(config, "index_from_items"))
+            return PgvectorIndex(
+                config.index_url,
+                schema=config.index_schema,
+                pool_size=config.search_thread_count + _OTHER_THREADS,
+                **_threshold(config, "index_from_items"),
+            )
         case "milvus":
             try:
                 from service.retrieval.milvus.engine import MilvusIndex

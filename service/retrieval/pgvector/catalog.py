@@ -1,0 +1,150 @@
+"""The table of collections."""
+
+import json
+from typing import Any
+
+from psycopg.sql import SQL
+
+from service.errors import CollectionExists, CollectionNotFound, listed, shorten
+from service.retrieval.index import CollectionSpec, Metric, Storage
+from service.retrieval.pgvector.database import Cursor
+from service.retrieval.pgvector.table import Table
+from service.retrieval.schema import AttributeType
+
+_SELECT = """
+    SELECT key, name, dimension, metric, fingerprint, storage, attributes, count, largest_norm,
+        EXISTS (
+            SELECT FROM pg_index WHERE indexrelid = to_regclass('items_' || key || '_hnsw') AND indisvalid
+        )
+    FROM collections
+"""
+
+
+def find(cursor: Cursor, name: str) -> Table:
+    """A collection by name.
+
+    Raises:
+        CollectionNotFound: lists those there are.
+    """
+    return _found(cursor, name, "")
+
+
+def lock(cursor: Cursor, name: str) -> Table:
+    """A collection that nobody else writes to, drops or renames until this transaction ends.
+
+    Writes to one collection come one after the other, so numbers of its sequence are in the order in which
+    they are seen, and two writers never wait for each other.
+
+    Raises:
+        CollectionNotFound: lists those there are.
+    """
+    try:
+        return _found(cursor, name, "FOR UPDATE")
+    except CollectionNotFound:
+        # One that took the name while this waited for the one before has it in a new look only.
+        return _found(cursor, name, "FOR UPDATE")
+
+
+def by_key(cursor: Cursor, key: int) -> Table | None:
+    """The collection of that key, whatever its name; None: it was dropped."""
+    rows = cursor.execute(f"{_SELECT} WHERE key = %s", (key,)).fetchall()
+    return _table(rows[0]) if rows else None
+
+
+def list_all(cursor: Cursor) -> list[Table]:
+    """All collections, by name."""
+    return [_table(row) for row in cursor.execute(_SELECT + " ORDER BY name")]
+
+
+def add(cursor: Cursor, spec: CollectionSpec) -> None:
+    """Make a collection and its table.
+
+    Raises:
+        CollectionExists: the name is taken.
+    """
+    cursor.execute(
+        "INSERT INTO collections (name, dimension, metric, fingerprint, storage, attributes) "
+        "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO NOTHING RETURNING key",
+        (
+            spec.name,
+            spec.dimension,
+            spec.metric.value,
+            spec.fingerprint,
+            spec.storage.value,
+            json.dumps([[name, kind.value] for name, kind in spec.attributes.items()]),
+        ),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        raise CollectionExists(
+            f"collection {shorten(spec.name)} exists already; drop it, or choose another name"
+        )
+    for statement in Table(row[0], spec, 0, 0.0, indexed=False).create():
+        cursor.execute(statement)
+
+
+def remove(cursor: Cursor, table: Table) -> None:
+    """Drop a locked collection with its table; an index that is being built for it is given up."""
+    cursor.execute("DELETE FROM collections WHERE key = %s", (table.key,))
+    # A build holds the table for as long as it takes.
+    cursor.execute(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s)",
+        (f"items_{table.key}",),
+    )
+    cursor.execute(SQL("DROP TABLE {}").format(table.name))
+
+
+def rename(cursor: Cursor, table: Table, name: str) -> None:
+    """Give a locked collection another name.
+
+    Raises:
+        CollectionExists: the name is taken.
+    """
+    taken = "SELECT FROM collections WHERE name = %s"
+    cursor.execute(
+        f"UPDATE collections SET name = %s WHERE key = %s AND NOT EXISTS ({taken})",  # noqa: S608 - a constant
+        (name, table.key, name),
+    )
+    if cursor.rowcount == 0:
+        raise CollectionExists(f"collection {shorten(name)} exists already; drop it, or choose another name")
+
+
+def count_change(cursor: Cursor, table: Table, change: int, largest_norm: float = 0.0) -> None:
+    """Note what a write did to a locked collection.
+
+    Args:
+        cursor: in the write's transaction.
+        table: the collection.
+        change: how many more items it has now.
+        largest_norm: of the vectors written.
+    """
+    cursor.execute(
+        "UPDATE collections SET count = count + %s, largest_norm = greatest(largest_norm, %s) WHERE key = %s",
+        (change, largest_norm, table.key),
+    )
+
+
+def _found(cursor: Cursor, name: str, locking: str) -> Table:
+    # A name that text can't hold is nobody's.
+    rows = cursor.execute(f"{_SELECT} WHERE name = %s {locking}", (_text(name),)).fetchall()
+    if not rows:
+        there = [row[0] for row in cursor.execute("SELECT name FROM collections ORDER BY name")]
+        raise CollectionNotFound(f"no collection {shorten(name)}; there are: {listed(there)}")
+    return _table(rows[0])
+
+
+def _text(name: str) -> str:
+    return name if isinstance(name, str) and name.isprintable() else ""
+
+
+def _table(row: tuple[Any, ...]) -> Table:
+    key, name, dimension, metric, fingerprint, storage, attributes, count, largest_norm, indexed = row
+    spec = CollectionSpec(
+        name,
+        dimension,
+        Metric(metric),
+        fingerprint,
+        {attribute: AttributeType(kind) for attribute, kind in json.loads(attributes)},
+        Storage(storage),
+    )
+    return Table(key, spec, count, largest_norm, indexed)

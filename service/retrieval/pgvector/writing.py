@@ -1,0 +1,67 @@
+"""Writes to a locked collection."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from psycopg.sql import SQL
+
+from service.retrieval.checks import Batch, unpack_attributes
+from service.retrieval.filters import Filter
+from service.retrieval.pgvector import catalog, vectors
+from service.retrieval.pgvector.conditions import Conditions
+from service.retrieval.pgvector.database import Cursor
+from service.retrieval.pgvector.table import Table
+
+# Of one statement, so that none comes near its deadline.
+_ITEMS, _VALUES = 1000, 2 * 1024 * 1024
+
+
+def write(cursor: Cursor, table: Table, batch: Batch) -> int:
+    """Write items, in their order, replacing those of the same id; returns how many there are more.
+
+    Replaced ones are deleted first: all of an item changes, and COPY takes the new ones in half the time that
+    INSERT needs.
+    """
+    spec = table.spec
+    at_once = max(1, min(_ITEMS, _VALUES // spec.dimension))
+    columns = table.columns
+    copy = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        table.name, SQL(", ").join([name for name, _ in columns])
+    )
+    replaced, largest_norm = 0, 0.0
+    for start in range(0, len(batch.ids), at_once):
+        part = slice(start, start + at_once)
+        replaced += _delete_ids(cursor, table, batch.ids[part])
+        packed = vectors.pack(batch.vectors[part], spec.storage)
+        with cursor.copy(copy) as rows:
+            rows.set_types([kind for _, kind in columns])
+            for name, vector, text in zip(batch.ids[part], packed, batch.attributes[part], strict=True):
+                values = unpack_attributes(text) if spec.attributes else {}
+                rows.write_row(
+                    (name, vector, text, *(values.get(attribute) for attribute in spec.attributes))
+                )
+        norms = np.linalg.norm(batch.vectors[part].astype(np.float64), axis=1)
+        largest_norm = max(largest_norm, float(norms.max()))
+    catalog.count_change(cursor, table, len(batch.ids) - replaced, largest_norm)
+    return len(batch.ids) - replaced
+
+
+def delete(cursor: Cursor, table: Table, ids: Sequence[str]) -> int:
+    """Remove items by id; returns how many were there."""
+    removed = _delete_ids(cursor, table, ids)
+    catalog.count_change(cursor, table, -removed)
+    return removed
+
+
+def delete_matching(cursor: Cursor, table: Table, condition: Filter) -> int:
+    """Remove the items that a filter keeps; returns how many."""
+    where = Conditions(table, condition)
+    query = SQL("DELETE FROM {} WHERE {}").format(table.name, where.sql)
+    removed = cursor.execute(query, where.parameters).rowcount
+    catalog.count_change(cursor, table, -removed)
+    return removed
+
+
+def _delete_ids(cursor: Cursor, table: Table, ids: Sequence[str]) -> int:
+    query = SQL("DELETE FROM {} WHERE id = ANY(%s::text[])").format(table.name)
+    return cursor.execute(query, (list(ids),)).rowcount
