@@ -87,7 +87,7 @@ class NumberColumn(Column):
 
     def equals(self, value: AttributeValue, used: int) -> Mask:
         """See `Column.equals`."""
-        return self._there[:used] & (self._values[:used] == value)
+        return np.asarray(self._there[:used] & (self._values[:used] == value))
 
     def is_in(self, values: Sequence[AttributeValue], used: int) -> Mask:
         """See `Column.is_in`."""
@@ -130,15 +130,15 @@ class StringColumn(Column):
 
     def value(self, row: int) -> AttributeValue | None:
         """See `Column.value`."""
-        return self._strings[self._codes[row]]
+        return self._strings[int(self._codes[row])]
 
     def exists(self, used: int) -> Mask:
         """See `Column.exists`."""
-        return self._codes[:used] > 0
+        return np.asarray(self._codes[:used] > 0)
 
     def equals(self, value: AttributeValue, used: int) -> Mask:
         """See `Column.equals`."""
-        return self._codes[:used] == self._numbers.get(str(value), -1)
+        return np.asarray(self._codes[:used] == self._numbers.get(str(value), -1))
 
     def is_in(self, values: Sequence[AttributeValue], used: int) -> Mask:
         """See `Column.is_in`."""

@@ -32,8 +32,9 @@ _IN_PLACE_SHARE = 0.1
 # Which way FAISS goes hangs on a process-wide threshold, whose meaning changed from queries (1.9) to
 # queries × dimension (1.15). 1 means BLAS in both, and a selector of all rows means by rows.
 faiss.cvar.distance_compute_blas_threshold = 1
-_BY_ROWS = faiss.IDSelectorAll()
-# FAISS's stubs leave out the last arguments, which select rows.
+_BY_ROWS: Any = faiss.IDSelectorAll()
+# FAISS's stubs leave out the last arguments, which select rows, and the making of a selector from an array.
+_Bitmap: Any = faiss.IDSelectorBitmap
 _knn_inner_product: Any = faiss.knn_inner_product
 _knn_l2_squared: Any = faiss.knn_L2sqr
 # Of rows copied together: 32 MiB.
@@ -198,7 +199,7 @@ class _Search:
         sizes = (queries.shape[1], len(queries), len(part.vectors), count)
         selector = _BY_ROWS
         if part.selects and part.mask is not None:
-            selector = faiss.IDSelectorBitmap(np.packbits(part.mask, bitorder="little"))
+            selector = _Bitmap(np.packbits(part.mask, bitorder="little"))
         if self._metric is Metric.L2:
             # Never by BLAS: |x|² + |y|² − 2xy loses the digits of a small distance between long vectors.
             _knn_l2_squared(*pointers[:2], *sizes, *pointers[2:], None, selector)

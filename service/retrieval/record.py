@@ -117,7 +117,7 @@ class Record:
             row = self._connection.execute(
                 "SELECT collection, id, vector FROM items WHERE sequence = ?", (sequence,)
             ).fetchone()
-        return row == (key, name, vector.astype(_stored_type(spec), copy=False).tobytes())
+        return bool(row == (key, name, vector.astype(_stored_type(spec), copy=False).tobytes()))
 
     def read(
         self, key: int, spec: CollectionSpec, after: int = 0, before: int = 2**63 - 1

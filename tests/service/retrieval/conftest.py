@@ -8,6 +8,7 @@ import pytest
 
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import Index
+from tests.service.retrieval.pgvector.server import open_pgvector
 
 Opener = Callable[[Path], Index]
 
@@ -15,6 +16,7 @@ Opener = Callable[[Path], Index]
 ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-small-segments": partial(EmbeddedIndex, max_segment_rows=3),
+    "pgvector": open_pgvector,
 }
 # Those that test_model_large.py runs, with limits so low that some hundred items are searched as many are.
 LARGE_ENGINES: dict[str, Opener] = {
@@ -23,8 +25,10 @@ LARGE_ENGINES: dict[str, Opener] = {
 }
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
 APPROXIMATE: frozenset[str] = frozenset()
+# Where the random tests keep their folders, whose thousands of writes would else each wait for the disk.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - each makes a folder of its own there
 # What an engine can hold, where it is less than the contract's 65,536.
-MAX_DIMENSION: dict[str, int] = {}
+MAX_DIMENSION: dict[str, int] = {"pgvector": 16_000}
 
 
 @pytest.fixture(params=ENGINES)

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.retrieval.index import CollectionSpec, Index, Item, Metric
+from service.retrieval.filters import Equals, Exists, Range
+from service.retrieval.index import CollectionSpec, Index, Item, Metric, SearchOptions
+from service.retrieval.schema import AttributeType
 
 GROUP = [f"id-{n}" for n in range(40)]
 WRITES = 60
@@ -74,6 +76,74 @@ def test_readers_see_whole_writes_in_their_order(index: Index) -> None:
             finished.set()
         seen = [reader.result() for reader in readers]
     assert all(len(versions) > 3 for versions in seen)  # they did run beside the writes
+
+
+def test_filtered_reads_see_whole_writes(index: Index) -> None:
+    schema = {"version": AttributeType.INT}
+    index.create(CollectionSpec("photos", 2, Metric.INNER_PRODUCT, "", schema))
+    write(index, 0)
+    finished = threading.Event()
+    query = np.array([[1, 0]], np.float32)
+
+    def read(first: int) -> int:
+        reads = 0
+        while not finished.is_set():
+            options = SearchOptions(filter=Range("version", gte=first))
+            [neighbors] = index.search("photos", query, 1000, options=options)
+            versions = {(neighbor.score, neighbor.attributes["version"]) for neighbor in neighbors}
+            assert len(neighbors) in (0, len(GROUP))
+            assert all(score == version and score >= first for score, version in versions)
+            assert len(versions) <= 1
+            assert index.count("photos", Exists("version")) == len(GROUP)
+            assert index.count("photos", Equals("version", first)) in (0, len(GROUP))
+            with index.items("photos") as pages:
+                items = [item for page in pages for item in page]
+            assert sorted(item.id for item in items) == sorted(GROUP)
+            assert len({item.attributes["version"] for item in items}) == 1
+            reads += 1
+        return reads
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read, first) for first in (0, WRITES // 2)]
+        try:
+            for version in range(1, WRITES + 1):
+                write(index, version)
+        finally:
+            finished.set()
+        assert all(reader.result() > 3 for reader in readers)
+
+
+def test_nobody_sees_neither_or_both_of_a_replacement(index: Index) -> None:
+    def make(name: str, version: int) -> None:
+        index.create(CollectionSpec(name, 2, Metric.INNER_PRODUCT, ""))
+        index.upsert(
+            name,
+            [Item(f"id-{n}", np.array([version, 1], np.float32), {"version": version}) for n in range(40)],
+        )
+
+    make("photos", 0)
+    finished = threading.Event()
+
+    def read() -> int:
+        reads = 0
+        while not finished.is_set():
+            check_search(index, 1)
+            assert index.count("photos") == len(GROUP)
+            names = [info.spec.name for info in index.list_collections()]
+            assert names in (["photos"], ["new", "photos"])
+            reads += 1
+        return reads
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for version in range(1, 21):
+                make("new", version)
+                index.replace("photos", "new")
+                assert check_search(index, 1) == [version]
+        finally:
+            finished.set()
+        assert all(reader.result() > 3 for reader in readers)
 
 
 def test_what_was_deleted_is_never_found_again(index: Index) -> None:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from service.retrieval import flat
 from service.retrieval.checks import Batch
-from service.retrieval.index import Metric
+from service.retrieval.columns import Mask
+from service.retrieval.index import Metric, Storage
 from service.retrieval.segments import Segments
 
 
-def filled(vectors: NDArray[np.float32], max_rows: int = 64) -> Segments:
-    segments = Segments(vectors.shape[1], max_rows)
+def filled(vectors: NDArray[np.float32], max_rows: int = 64, storage: Storage = Storage.FLOAT32) -> Segments:
+    segments = Segments(vectors.shape[1], max_rows, storage=storage)
     put(segments, [str(n) for n in range(len(vectors))], vectors)
     return segments
 
@@ -39,9 +40,13 @@ def brute(
 
 
 def answers(
-    segments: Segments, metric: Metric, queries: NDArray[np.float32], top_k: int
+    segments: Segments,
+    metric: Metric,
+    queries: NDArray[np.float32],
+    top_k: int,
+    kept: Sequence[Mask] | None = None,
 ) -> list[list[tuple[str, float]]]:
-    found = flat.search(segments.view(), metric, queries, top_k)
+    found = flat.search(segments.view(), metric, queries, top_k, kept)
     return [[(hit.segment.ids[hit.row], hit.score) for hit in hits] for hits in found]
 
 
@@ -121,6 +126,64 @@ def test_dead_rows_hide_nothing(metric: Metric, count: int) -> None:
     assert sum(segment.dead_count for segment in segments.view()) == 40
     expected = [row[40:] for row in brute(vectors, metric, queries, 55)]
     same(answers(segments, metric, queries, 15), expected)
+
+
+@pytest.mark.parametrize("metric", [Metric.INNER_PRODUCT, Metric.L2])
+@pytest.mark.parametrize("storage", list(Storage))
+@pytest.mark.parametrize("count", [1, 2, 16])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.9])
+@pytest.mark.parametrize("max_rows", [100, 5000])
+def test_rows_kept_by_a_filter(
+    metric: Metric, storage: Storage, count: int, share: float, max_rows: int
+) -> None:
+    """Few or many of them, compared where they are or copied together, beside dead rows."""
+    rng = np.random.default_rng(7)
+    vectors = rng.standard_normal((4000, 24)).astype(np.float16).astype(np.float32)
+    queries = rng.standard_normal((count, 24)).astype(np.float32)
+    segments = filled(vectors, max_rows, storage)
+    dead = rng.choice(4000, 150, replace=False)
+    segments.publish(segments.prepare(removed=[str(n) for n in dead]))
+    chosen = {str(n) for n in np.flatnonzero(rng.random(4000) < share)} - {str(n) for n in dead}
+    kept = [
+        np.array([name in chosen for name in segment.ids[: segment.used]]) & ~segment.dead[: segment.used]
+        for segment in segments.view()
+    ]
+    assert sum(map(np.count_nonzero, kept)) == len(chosen)
+    ranked = brute(vectors, metric, queries, 4000)
+    for top_k in (1, 10, 50):
+        expected = [[pair for pair in row if pair[0] in chosen][:top_k] for row in ranked]
+        same(answers(segments, metric, queries, top_k, kept), expected)
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_equal_items_that_a_filter_keeps_keep_the_order_of_writing(count: int) -> None:
+    vectors = np.ones((3000, 33), np.float32)
+    segments = filled(vectors, 700)
+    for step in (2, 100):
+        kept = [np.arange(segment.used) % step == 0 for segment in segments.view()]
+        numbers = [n for start in range(0, 3000, 700) for n in range(start, min(3000, start + 700), step)]
+        for hits in answers(segments, Metric.INNER_PRODUCT, np.ones((count, 33), np.float32), 20, kept):
+            assert [name for name, _ in hits] == [str(n) for n in numbers[:20]]
+
+
+def test_a_filter_that_keeps_nothing_finds_nothing() -> None:
+    segments = filled(np.eye(100, dtype=np.float32))
+    kept = [np.zeros(segment.used, np.bool_) for segment in segments.view()]
+    assert answers(segments, Metric.L2, np.eye(100, dtype=np.float32)[:3], 5, kept) == [[], [], []]
+
+
+def test_float16_is_compared_as_it_is_stored() -> None:
+    """Every float16 there is, but for the infinite: as its own nearest."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    first = halves[np.isfinite(halves)].astype(np.float32)
+    vectors = np.stack([first, np.ones(len(first), np.float32)], axis=1)
+    segments = filled(vectors, 16_384, Storage.FLOAT16)
+    chosen = np.random.default_rng(7).choice(len(vectors), 300)
+    for row, [(name, score)] in zip(
+        chosen, answers(segments, Metric.L2, np.ascontiguousarray(vectors[chosen]), 1), strict=True
+    ):
+        assert (vectors[int(name)] == vectors[row]).all()  # 0 and -0 are equal
+        assert score == 0
 
 
 def test_searches_start_no_threads_of_their_own() -> None:

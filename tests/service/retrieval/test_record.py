@@ -1,6 +1,7 @@
 """The database: what is refused at opening, and writes that fail."""
 
 import resource
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,11 +12,14 @@ import pytest
 
 from service.errors import IndexUnusable, Unavailable
 from service.retrieval.checks import Batch
-from service.retrieval.embedded import EmbeddedIndex
-from service.retrieval.index import CollectionSpec, Item, Metric
-from service.retrieval.record import FILE_NAME, SCHEMA_VERSION, Record
+from service.retrieval.embedded import DERIVED_FOLDER, EmbeddedIndex
+from service.retrieval.filters import Equals, Exists
+from service.retrieval.index import CollectionSpec, Item, Metric, Storage
+from service.retrieval.migrations import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
+from service.retrieval.record import FILE_NAME, Record
+from service.retrieval.schema import AttributeType
 
-SPEC = CollectionSpec("photos", 64, Metric.L2, "")
+SPEC = CollectionSpec("photos", 64, Metric.L2, "", {"n": AttributeType.INT})
 
 
 def items(start: int, stop: int) -> list[Item]:
@@ -40,6 +44,8 @@ def database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 def refusal(folder: Path) -> str:
     """Why it can't be opened; always the same, as a refusal leaves no lock."""
+    # Rows that are in these files aren't read from the database.
+    shutil.rmtree(folder / DERIVED_FOLDER, ignore_errors=True)
     reasons = []
     for _ in range(2):
         with pytest.raises(IndexUnusable) as caught:
@@ -51,7 +57,8 @@ def refusal(folder: Path) -> str:
 
 
 def test_closing_leaves_one_database_file(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == ["lock", FILE_NAME]
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    assert files == ["lock", FILE_NAME]
 
 
 def test_writes_are_flushed_at_commit(folder: Path) -> None:
@@ -111,9 +118,9 @@ def test_a_write_that_fails_halfway_is_rolled_back(tmp_path: Path) -> None:
     record = Record(tmp_path / FILE_NAME)
     key = record.create(SPEC)
     with pytest.raises(ValueError, match="zip"):
-        record.write(key, Batch(["a", "b"], np.zeros((2, 64), np.float32), ["{}"]))
-    record.write(key, Batch(["c"], np.zeros((1, 64), np.float32), ["{}"]))
-    assert [part.ids for part, _ in record.read(key, 64)] == [["c"]]
+        record.write(key, SPEC, Batch(["a", "b"], np.zeros((2, 64), np.float32), ["{}"]))
+    record.write(key, SPEC, Batch(["c"], np.zeros((1, 64), np.float32), ["{}"]))
+    assert [part.ids for part, _ in record.read(key, SPEC)] == [["c"]]
     record.close()
 
 
@@ -167,8 +174,13 @@ def test_a_database_cut_short_is_told(folder: Path) -> None:
         ),
         ("UPDATE items SET attributes = '[1' WHERE id = '7'", "attributes of item '7'"),
         ("UPDATE items SET attributes = x'ff' WHERE id = '7'", "attributes of item '7'"),
+        ("UPDATE items SET attributes = '[1]' WHERE id = '7'", "attributes of item '7'"),
+        ("UPDATE items SET attributes = '{\"n\":\"7\"}' WHERE id = '7'", "'n' is not an int of 64 bits"),
         ("UPDATE items SET id = CAST(x'ff' AS TEXT) WHERE id = '7'", "UTF-8"),
         ("UPDATE collections SET metric = 'hamming'", "hamming"),
+        ("UPDATE collections SET storage = 'int8'", "int8"),
+        ('UPDATE collections SET attributes = \'{"n":"list"}\'', "'list' is not a valid AttributeType"),
+        ("UPDATE collections SET attributes = '[]'", "collection 'photos'"),
         ("DROP TABLE items", "no such table"),
     ],
 )
@@ -181,7 +193,8 @@ def test_values_that_we_never_write_are_told(folder: Path, damage: str, reason: 
 def test_a_failed_migration_leaves_no_half_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / FILE_NAME
     with monkeypatch.context() as patch:
-        patch.setattr("service.retrieval.record.MIGRATIONS", ("CREATE TABLE one (x); CREATE TABLE one (x)",))
+        broken = ("CREATE TABLE one (x); CREATE TABLE one (x)",)
+        patch.setattr("service.retrieval.record.MIGRATIONS", broken)
         with pytest.raises(IndexUnusable, match="table one already exists"):
             Record(path)
     with database(tmp_path) as connection:
@@ -192,7 +205,7 @@ def test_a_failed_migration_leaves_no_half_schema(tmp_path: Path, monkeypatch: p
 def test_an_older_schema_is_brought_up_to_date(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from service.retrieval import record
 
-    ladder = (*record.MIGRATIONS, "ALTER TABLE collections ADD COLUMN note TEXT NOT NULL DEFAULT 'none'")
+    ladder = (*MIGRATIONS, "ALTER TABLE collections ADD COLUMN note TEXT NOT NULL DEFAULT 'none'")
     monkeypatch.setattr(record, "MIGRATIONS", ladder)
     monkeypatch.setattr(record, "SCHEMA_VERSION", len(ladder))
     for _ in range(2):
@@ -204,12 +217,83 @@ def test_an_older_schema_is_brought_up_to_date(folder: Path, monkeypatch: pytest
         assert connection.execute("SELECT note FROM collections").fetchone() == ("none",)
 
 
+def released(path: Path) -> None:
+    """A database as the first release wrote it: its migration, and rows as it inserted them."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(
+            f"BEGIN; {MIGRATIONS[0]}; PRAGMA user_version = 1;"
+            f"PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
+        )
+        connection.executemany(
+            "INSERT INTO collections (name, dimension, metric, fingerprint) VALUES (?, ?, ?, ?)",
+            [("photos", 2, "l2", "m:fp32"), ("art", 3, "cosine", "")],
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO items (collection, id, vector, attributes) VALUES (?, ?, ?, ?)",
+            [
+                (1, "a", np.array([1, 2], "<f4").tobytes(), '{"label":"cat"}'),
+                (1, "b", np.array([3, 4], "<f4").tobytes(), '{"label":7}'),
+                (1, "a", np.array([5, 6], "<f4").tobytes(), '{"label":"dog"}'),
+                (2, "c", np.array([0, 0.6, 0.8], "<f4").tobytes(), "{}"),
+            ],
+        )
+
+
+def test_a_database_of_the_first_release_is_migrated_and_keeps_everything(tmp_path: Path) -> None:
+    released(tmp_path / FILE_NAME)
+    for _ in range(2):
+        index = EmbeddedIndex(tmp_path)
+        assert [(info.spec, info.count) for info in index.list_collections()] == [
+            (CollectionSpec("art", 3, Metric.COSINE, "", {}, Storage.FLOAT32), 1),
+            (CollectionSpec("photos", 2, Metric.L2, "m:fp32", {}, Storage.FLOAT32), 2),
+        ]
+        first, second = index.get("photos", ["a", "b"])
+        np.testing.assert_array_equal([first.vector, second.vector], [[5, 6], [3, 4]])
+        assert (first.attributes, second.attributes) == ({"label": "dog"}, {"label": 7})
+        [neighbors] = index.search("photos", np.array([[4, 5]], np.float32), 9)
+        assert [neighbor.id for neighbor in neighbors] == ["b", "a"]  # a tie: "a" was written last
+        index.close()
+    index = EmbeddedIndex(tmp_path)
+    index.create(CollectionSpec("new", 2, Metric.L2, "", {"n": AttributeType.INT}, Storage.FLOAT16))
+    index.upsert("new", [Item("x", np.ones(2, np.float32), {"n": 1})])
+    index.upsert("photos", [Item("d", np.ones(2, np.float32))])
+    assert (index.count("new", Equals("n", 1)), index.count("photos")) == (1, 3)
+    index.close()
+    with database(tmp_path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        numbers = connection.execute("SELECT sequence FROM items ORDER BY sequence").fetchall()
+        assert numbers[-2:] == [(5,), (6,)]  # none is given twice, the replaced "a" had 1
+
+
+@pytest.mark.parametrize(("storage", "size"), [(Storage.FLOAT32, 256), (Storage.FLOAT16, 128)])
+def test_vectors_take_the_bytes_of_their_storage(tmp_path: Path, storage: Storage, size: int) -> None:
+    index = EmbeddedIndex(tmp_path)
+    index.create(CollectionSpec("photos", 64, Metric.L2, "", storage=storage))
+    index.upsert("photos", items(0, 3))
+    index.close()
+    with database(tmp_path) as connection:
+        assert connection.execute("SELECT DISTINCT length(vector) FROM items").fetchall() == [(size,)]
+        connection.execute("UPDATE items SET vector = zeroblob(6) WHERE id = '1'")
+    assert f"the vector of item '1'; expected {size} bytes" in refusal(tmp_path)
+
+
+def test_ids_are_paged_from_an_index(folder: Path) -> None:
+    with database(folder) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM items WHERE collection = 1 AND id > 'a' ORDER BY id LIMIT 9"
+        ).fetchall()
+    assert [line[3] for line in plan] == [
+        "SEARCH items USING COVERING INDEX sqlite_autoindex_items_1 (collection=? AND id>?)"
+    ]
+
+
 def test_the_record_is_read_in_bounded_parts(tmp_path: Path) -> None:
     record = Record(tmp_path / FILE_NAME)
-    key = record.create(CollectionSpec("wide", 65_536, Metric.L2, ""))
+    spec = CollectionSpec("wide", 65_536, Metric.L2, "")
+    key = record.create(spec)
     ids = [str(n) for n in range(70)]
-    record.write(key, Batch(ids, np.zeros((70, 65_536), np.float32), ["{}"] * 70))
-    assert [len(part.ids) for part, _ in record.read(key, 65_536)] == [4] * 17 + [2]
+    record.write(key, spec, Batch(ids, np.zeros((70, 65_536), np.float32), ["{}"] * 70))
+    assert [len(part.ids) for part, _ in record.read(key, spec)] == [4] * 17 + [2]
     record.close()
 
 
@@ -256,3 +340,5 @@ def test_calls_after_closing_are_refused(folder: Path) -> None:
         index.upsert("photos", items(0, 1))
     with pytest.raises(Unavailable, match="the index is closed"):
         index.create(SPEC)
+    with pytest.raises(Unavailable, match="the index is closed"):
+        index.scan("photos", condition=Exists("n"))

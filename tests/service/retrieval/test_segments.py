@@ -1,8 +1,12 @@
 """Segments: what a view sees, where rows go, and that deleted ones make room."""
 
 import numpy as np
+import pytest
 
 from service.retrieval.checks import Batch
+from service.retrieval.columns import StringColumn
+from service.retrieval.index import Storage
+from service.retrieval.schema import AttributeType
 from service.retrieval.segments import MAX_SEGMENT_BYTES, Segment, Segments
 
 
@@ -96,9 +100,58 @@ def test_deleted_rows_make_room() -> None:
     assert segments.view() == ()
 
 
-def test_a_segment_is_bounded_in_bytes() -> None:
-    segments = Segments(65_536)
+SCHEMA = {"label": AttributeType.STRING, "n": AttributeType.INT}
+
+
+def labelled(segments: Segments, ids: list[str], label: str) -> None:
+    texts = [f'{{"label":"{label}","n":{name}}}' for name in ids]
+    segments.publish(segments.prepare(Batch(ids, np.zeros((len(ids), 2), np.float32), texts)))
+
+
+def values(view: tuple[Segment, ...]) -> dict[str, tuple[object, object]]:
+    return {
+        s.ids[row]: (s.columns["label"].value(row), s.columns["n"].value(row))
+        for s in view
+        for row in range(s.used)
+        if not s.dead[row]
+    }
+
+
+def test_columns_follow_their_rows_through_compaction() -> None:
+    rng = np.random.default_rng(7)
+    segments, expected = Segments(2, max_rows=8, schema=SCHEMA), dict[str, tuple[object, object]]()
+    for step in range(200):
+        ids = list(dict.fromkeys(str(n) for n in rng.integers(0, 40, rng.integers(1, 9))))
+        if step % 3 == 2:
+            ids = [name for name in ids if name in expected]
+            remove(segments, ids)
+            for name in ids:
+                del expected[name]
+        else:
+            view, before = segments.view(), values(segments.view())
+            segments.prepare(Batch(["x", "y"], np.zeros((2, 2), np.float32), ['{"label":"dropped"}'] * 2))
+            labelled(segments, ids, f"label {step}")
+            expected |= {name: (f"label {step}", int(name)) for name in ids}
+            assert values(view) == before
+        assert values(segments.view()) == expected
+
+
+def test_strings_that_no_row_has_are_forgotten() -> None:
+    """However often items are replaced, and writes dropped."""
+    segments = Segments(2, max_rows=16, schema=SCHEMA)
+    for step in range(100):
+        segments.prepare(Batch(["1"], np.zeros((1, 2), np.float32), [f'{{"label":"dropped {step}"}}']))
+        labelled(segments, numbers(0, 8), f"label {step}")
+        columns = [segment.columns["label"] for segment in segments.view()]
+        assert all(isinstance(column, StringColumn) for column in columns)
+        assert sum(len(column._strings) for column in columns if isinstance(column, StringColumn)) <= 8
+
+
+@pytest.mark.parametrize(("storage", "share"), [(Storage.FLOAT32, 1), (Storage.FLOAT16, 2)])
+def test_a_segment_is_bounded_in_bytes(storage: Storage, share: int) -> None:
+    """float16 takes half: what is converted at once is bounded as float32."""
+    segments = Segments(65_536, storage=storage)
     count = 2 * MAX_SEGMENT_BYTES // (4 * 65_536)
     ids = numbers(0, count)
     segments.publish(segments.prepare(Batch(ids, np.zeros((count, 65_536), np.float32), ["{}"] * count)))
-    assert [segment.vectors.nbytes for segment in segments.view()] == [MAX_SEGMENT_BYTES] * 2
+    assert [segment.vectors.nbytes for segment in segments.view()] == [MAX_SEGMENT_BYTES // share] * 2
