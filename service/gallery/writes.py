@@ -74,7 +74,8 @@ class Writes:
                 return call()
             finally:
                 # Also when it failed: what it did then is open.
-                if journal := self._journals.get(collection):
+                journal = self._journals.get(collection)
+                if journal is not None:
                     journal.note(ids, condition)
 
         while gate := self._gates.get(collection):
