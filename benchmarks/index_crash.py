@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from benchmarks.figures import Figure, conclude
@@ -66,6 +67,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run with eight kills, without figures")
     parser.add_argument("--writer", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # What the index tells; the pipe is for the writer's own lines.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     if options.writer:
         write(options.writer, options.seed)
     kills = len(KINDS) if options.quick else options.kills
