@@ -28,8 +28,7 @@ RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _QUERIES = 128
 _TOP_KS = (1, 10)
 _MOST_ROWS = 32_768
-_hammings: Any = faiss.hammings  # the stubs miss it
-_pointer: Any = faiss.swig_ptr
+_faiss: Any = faiss  # its stubs lack what is used here
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,9 @@ class Margins:
         return max(measured_z, NormalDist().inv_cdf(recall))
 
 
-def bits_within(angle: float, z: float, bit_count: int) -> float:
-    """In how many bits a code may differ and still be scored."""
-    return bit_count * angle + z * float(np.sqrt(bit_count * angle * (1 - angle)))
+def bits_within(angles: NDArray[np.float64], z: float, bit_count: int) -> NDArray[np.float64]:
+    """In how many bits a code may differ and still be scored, for each angle."""
+    return bit_count * angles + z * np.sqrt(bit_count * angles * (1 - angles))
 
 
 def first_scored(top_k: int) -> int:
@@ -86,13 +85,13 @@ def measured(
     faiss.omp_set_num_threads(1)
     for line, (place, query) in enumerate(zip(own.tolist(), queries, strict=True)):
         differing = _differing(codes.bits, codes.bits[place]).astype(np.float64)
-        raw = raw_of(rows, metric, query, numbers)
+        raw = raw_of(rows, metric, query[None], numbers[None])[0]
         differing[place], raw[place] = np.inf, -np.inf  # a query doesn't find itself
         for top_k in _TOP_KS:
             scored = first_scored(top_k)
             first = np.argpartition(differing, scored)[:scored]
             nearest = first[np.argpartition(-raw[first], top_k)[:top_k]]
-            angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
+            angle = angles.of(raw[nearest], codes.lengths[nearest], codes.projections[nearest], line).max()
             deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
             truth = np.argpartition(-raw, top_k)[:top_k]
             needed[top_k].append((differing[truth] - coder.bit_count * angle) / deviation)
@@ -107,5 +106,6 @@ def measured(
 def _differing(codes: NDArray[np.uint8], code: NDArray[np.uint8]) -> NDArray[np.int32]:
     counts = np.empty(len(codes), np.int32)
     own = np.ascontiguousarray(code)
-    _hammings(*map(_pointer, (own, codes)), 1, len(codes), codes.shape[1], _pointer(counts))
+    pointer = _faiss.swig_ptr
+    _faiss.hammings(pointer(own), pointer(codes), 1, len(codes), codes.shape[1], pointer(counts))
     return counts

@@ -36,11 +36,10 @@ _COUNTER_BYTES = 16 * 1024 * 1024
 # Candidates beyond top_k that are scored in float64.
 _SPARE = 8
 _MAX_SCORED_SHARE = 0.25
+_faiss: Any = faiss  # its stubs lack what is used here
 # Of codes scanned for one query after another: a part that stays in the cache.
-faiss.cvar.hamming_batch_size = 16_384
-_scan: Any = faiss.hammings_knn_mc  # the stubs miss both
-_scan_within: Any = faiss.hamming_range_search
-_pointer: Any = faiss.swig_ptr
+_faiss.cvar.hamming_batch_size = 16_384
+_pointer = _faiss.swig_ptr
 
 
 def search(
@@ -75,6 +74,7 @@ class _Search:
         self._top_k, self._z = top_k, z
         self._codes = tier.coder.encode(queries)
         self._angles = Angles(tier.coder, metric, queries)
+        self._exact: list[int] = []  # queries that are answered by comparing everything
         self._place()
 
     def _place(self) -> None:
@@ -105,7 +105,7 @@ class _Search:
         if choosy:
             mask = np.concatenate(masks)
             self._selectable = int(np.count_nonzero(mask))
-            self._selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+            self._selector = _faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         self._others = np.concatenate(
             [
                 rows.starts[number]
@@ -122,85 +122,112 @@ class _Search:
 
     def run(self) -> list[list[Hit]]:
         faiss.omp_set_num_threads(1)
-        count = min(self._selectable, max(_MIN_CANDIDATES, 4 * self._top_k))
-        found = self._scan(count)
-        best = [self._best(query, *candidates) for query, candidates in enumerate(found)]
-        exact = [query for query, numbers in enumerate(best) if numbers is None]
-        hits: dict[int, list[Hit]] = {}
-        if exact:
-            queries = np.ascontiguousarray(self._queries[exact])
-            answers = flat.search(self._rows.segments, self._metric, queries, self._top_k, self._rows.kept)
-            hits.update(zip(exact, answers, strict=True))
-        rest = [query for query, numbers in enumerate(best) if numbers is not None]
-        if rest:
-            numbers = np.stack([numbers for numbers in best if numbers is not None])
-            scores = rescored(self._rows, self._metric, self._queries[rest], numbers)
-            order = np.lexsort((numbers, -scores), axis=-1)[:, : self._top_k]
-            numbers, scores = np.take_along_axis(numbers, order, 1), np.take_along_axis(scores, order, 1)
-            hits.update(zip(rest, map(self._rows.hits, numbers, scores), strict=True))
-        return [hits[query] for query in range(len(self._queries))]
+        differing, places = self._scan()
+        first = np.sort(places[:, : first_scored(self._top_k)], axis=1)
+        numbers, raw = self._with_others(*self._scored(first))
+        more = self._more(first, raw, differing, places)
+        if more.size:
+            more_numbers, more_raw = self._scored(more)
+            numbers, raw = np.hstack([numbers, more_numbers]), np.hstack([raw, more_raw])
+        wanted = self._top_k + _SPARE
+        best = np.take_along_axis(numbers, np.argpartition(-raw, wanted - 1, axis=1)[:, :wanted], 1)
+        scores = rescored(self._rows, self._metric, self._queries, best)
+        order = np.lexsort((best, -scores), axis=-1)[:, : self._top_k]
+        best, scores = np.take_along_axis(best, order, 1), np.take_along_axis(scores, order, 1)
+        hits = list(map(self._rows.hits, best, scores))
+        if self._exact:
+            chosen = np.ascontiguousarray(self._queries[self._exact])
+            rows = self._rows
+            answers = flat.search(rows.segments, self._metric, chosen, self._top_k, rows.kept)
+            for query, answer in zip(self._exact, answers, strict=True):
+                hits[query] = answer
+        return hits
 
-    def _scan(self, count: int) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
-        """Of each query the `count` rows whose codes differ least: in how many bits, rising, and places."""
+    def _scan(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Of each query the rows whose codes differ least, [queries, candidates]: in how many bits, rising,
+        and their places in the tier.
+        """
         queries, width = self._codes.shape
+        count = min(self._selectable, max(_MIN_CANDIDATES, 4 * self._top_k))
         differing, places = np.empty((queries, count), np.int32), np.empty((queries, count), np.int64)
         at_once = max(1, _COUNTER_BYTES // (8 * (8 * width + 1) * max(1, count)))
         for start in range(0, queries if count else 0, at_once):
             part = slice(start, min(queries, start + at_once))
-            _scan(
+            _faiss.hammings_knn_mc(
                 *map(_pointer, (self._codes[part], self._tier.codes.bits)),
                 part.stop - start, len(self._tier.codes), count, width,
                 *map(_pointer, (differing[part], places[part])), self._selector,
             )  # fmt: skip
-        return list(zip(differing, places, strict=True))
+        return differing, places
 
-    def _best(
-        self, query: int, differing: NDArray[np.int32], places: NDArray[np.int64]
-    ) -> NDArray[np.int64] | None:
-        """Numbers of a query's best rows, some more than `top_k`; None: too many would have to be scored."""
-        first = places[: first_scored(self._top_k)]
-        numbers, raw = self._scored(query, first)
-        others = raw_of(self._rows, self._metric, self._queries[query], self._others)
-        numbers, raw = np.concatenate([numbers, self._others]), np.concatenate([raw, others])
-        if len(first) < self._selectable:
-            within = self._within(query, np.sort(first), raw)
-            rest = places[len(first) : int(np.searchsorted(differing, within, "right"))]
-            if len(first) + len(rest) == len(places) < self._selectable:
-                all_within = self._all_within(query, within)
-                if all_within is None:
-                    return None
-                rest = np.setdiff1d(all_within, first, assume_unique=True)
-            more, more_raw = self._scored(query, rest)
-            numbers, raw = np.concatenate([numbers, more]), np.concatenate([raw, more_raw])
-        wanted = self._top_k + _SPARE
-        return np.asarray(numbers[np.argpartition(-raw, wanted - 1)[:wanted]])
-
-    def _scored(self, query: int, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Row numbers, rising, and raw scores of places in the tier."""
-        places = np.sort(places)
-        # Rising too: rewritten or not, segments stand in the order of writing.
+    def _scored(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Row numbers and raw scores of places in the tier, [queries, candidates]; -1 and -inf: none."""
         numbers = places + self._shifts[np.searchsorted(self._starts, places, "right") - 1]
-        return numbers, raw_of(self._rows, self._metric, self._queries[query], numbers)
+        if places.size and places.min() < 0:
+            numbers[places < 0] = -1
+        return numbers, raw_of(self._rows, self._metric, self._queries, numbers)
 
-    def _within(self, query: int, first: NDArray[np.int64], raw: NDArray[np.float32]) -> float:
-        """In how many bits the code of a row as near as the best found may differ."""
-        known = raw[: len(first)]
-        least = np.partition(raw, len(raw) - self._top_k)[len(raw) - self._top_k]
-        near = np.flatnonzero(known >= min(least, known.max()))
+    def _with_others(
+        self, numbers: NDArray[np.int64], raw: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The same and the rows that the tier has no codes of."""
+        if not len(self._others):
+            return numbers, raw
+        others = np.tile(self._others, (len(numbers), 1))
+        other_raw = raw_of(self._rows, self._metric, self._queries, others)
+        return np.hstack([numbers, others]), np.hstack([raw, other_raw])
+
+    def _more(
+        self,
+        first: NDArray[np.int64],
+        raw: NDArray[np.float32],
+        differing: NDArray[np.int32],
+        places: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Places to be scored after the first ones, [queries, candidates]; -1: none."""
+        done, count = first.shape[1], places.shape[1]
+        if done == self._selectable:
+            return places[:, :0]
+        within = self._within(first, raw)
+        needed = np.count_nonzero(differing <= within[:, None], axis=1)
+        more = places[:, done : max(done, int(needed.max()))]
+        more = np.sort(np.where(np.arange(done, done + more.shape[1]) < needed[:, None], more, -1), axis=1)
+        if count == self._selectable:
+            return more
+        # The scan returned too few for these.
+        rest = {
+            query: self._all_within(query, within[query])
+            for query in np.flatnonzero(needed == count).tolist()
+        }
+        self._exact = [query for query, found in rest.items() if found is None]
+        longest = max((len(found) for found in rest.values() if found is not None), default=0)
+        if longest > more.shape[1]:
+            more = np.pad(more, ((0, 0), (0, longest - more.shape[1])), constant_values=-1)
+        for query, found in rest.items():
+            if found is not None:
+                unscored = np.setdiff1d(found, first[query], assume_unique=True)
+                more[query, : len(unscored)] = unscored
+                more[query, len(unscored) :] = -1
+        return more
+
+    def _within(self, first: NDArray[np.int64], raw: NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64 [queries]: in how many bits the code of a row as near as the best found may differ."""
+        known = raw[:, : first.shape[1]]
+        least = np.partition(raw, raw.shape[1] - self._top_k, axis=1)[:, raw.shape[1] - self._top_k]
+        near = known >= np.minimum(least, known.max(axis=1))[:, None]
         codes = self._tier.codes
-        shares = self._angles.of(
-            query, known[near], codes.lengths[first[near]], codes.projections[first[near]]
-        )
-        return bits_within(float(shares.max()), self._z, self._tier.coder.bit_count)
+        angles = self._angles.of(known, codes.lengths[first], codes.projections[first])
+        largest = np.where(near, angles, 0).max(axis=1)
+        return bits_within(largest, self._z, self._tier.coder.bit_count)
 
     def _all_within(self, query: int, bits: float) -> NDArray[np.int64] | None:
         """Places of all rows whose codes differ in at most so many bits; None: too many."""
-        result = faiss.RangeSearchResult(1)
-        _scan_within(
+        result = _faiss.RangeSearchResult(1)
+        _faiss.hamming_range_search(
             *map(_pointer, (self._codes[query : query + 1], self._tier.codes.bits)),
             1, len(self._tier.codes), int(bits) + 1, self._codes.shape[1], result, self._selector,
         )  # fmt: skip
-        count = int(faiss.rev_swig_ptr(result.lims, 2)[1])
+        count = int(_faiss.rev_swig_ptr(result.lims, 2)[1])
         if count > _MAX_SCORED_SHARE * self._selectable:
             return None
-        return np.asarray(faiss.rev_swig_ptr(result.labels, count).copy(), np.int64)
+        return np.asarray(_faiss.rev_swig_ptr(result.labels, count).copy(), np.int64)

@@ -9,50 +9,55 @@ from numpy.typing import NDArray
 from service.retrieval.index import Metric
 from service.retrieval.rows import Rows
 
-# FAISS's stubs know neither.
-_inner_products: Any = faiss.fvec_inner_products_by_idx
-_squared_distances: Any = faiss.fvec_L2sqr_by_idx
-_pointer: Any = faiss.swig_ptr
+_faiss: Any = faiss  # its stubs lack what is used here
+_pointer = _faiss.swig_ptr
 # Of rows of float16 made float32 at once: 2 MiB, which stays in the cache.
 _BLOCK_VALUES = 512 * 1024
 
 
 def raw_of(
-    rows: Rows, metric: Metric, query: NDArray[np.float32], numbers: NDArray[np.int64]
+    rows: Rows, metric: Metric, queries: NDArray[np.float32], numbers: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Raw scores float32 [numbers] of some rows for one query; no interpreter lock where the work is.
+    """Raw scores float32 [queries, candidates]; -inf where there is none.
+
+    Runs in the calling thread alone, without the interpreter lock where the work is.
 
     Args:
-        rows: where they are.
+        rows: where the candidates are.
         metric: of the collection.
-        query: float32 [dimension], contiguous.
-        numbers: int64 [numbers], rising.
+        queries: float32 [queries, dimension], C-contiguous.
+        numbers: int64 [queries, candidates]: row numbers; -1: none. Quickest where they rise.
     """
-    raw = np.empty(len(numbers), np.float32)
-    cuts = np.searchsorted(numbers, rows.starts)
-    for place in np.flatnonzero(cuts[1:] > cuts[:-1]).tolist():
-        part = slice(cuts[place], cuts[place + 1])
-        _fill(raw[part], metric, query, rows.segments[place].vectors, numbers[part] - rows.starts[place])
-    if metric is Metric.L2:
-        np.negative(raw, out=raw)
-    return raw
+    faiss.omp_set_num_threads(1)
+    raw = np.full(numbers.size, -np.inf, np.float32)
+    pairs = numbers.ravel()
+    places = np.searchsorted(rows.starts, pairs, side="right") - 1
+    for place in range(len(rows.segments)):
+        here = np.flatnonzero(places == place)
+        if len(here):
+            vectors = rows.segments[place].vectors
+            owners = here // numbers.shape[1]
+            raw[here] = _of_pairs(metric, queries, owners, vectors, pairs[here] - rows.starts[place])
+    return raw.reshape(numbers.shape)
 
 
-def _fill(
-    raw: NDArray[np.float32],
+def _of_pairs(
     metric: Metric,
-    query: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    owners: NDArray[np.int64],
     vectors: NDArray[Any],
     places: NDArray[np.int64],
-) -> None:
-    compute = _squared_distances if metric is Metric.L2 else _inner_products
-    if vectors.dtype == np.float32:
-        pointers = map(_pointer, (raw, query, vectors, places))
-        compute(*pointers, len(query), 1, len(places))
-        return
-    size = max(1, _BLOCK_VALUES // len(query))
+) -> NDArray[np.float32]:
+    """Of each pair of a query and a vector, by their numbers."""
+    raw = np.empty(len(places), np.float32)
+    l2 = metric is Metric.L2
+    compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
+    in_place = vectors.dtype == np.float32
+    size = len(places) if in_place else max(1, _BLOCK_VALUES // queries.shape[1])
     for start in range(0, len(places), size):
         part = slice(start, start + size)
-        block = vectors[places[part]].astype(np.float32)
-        near = np.arange(len(block))
-        compute(*map(_pointer, (raw[part], query, block, near)), len(query), 1, len(block))
+        block = vectors if in_place else vectors[places[part]].astype(np.float32)
+        chosen = places[part] if in_place else np.arange(len(block))
+        pointers = map(_pointer, (queries, owners[part], block, chosen, raw[part]))
+        compute(queries.shape[1], len(chosen), *pointers)
+    return -raw if l2 else raw

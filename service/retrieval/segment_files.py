@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.retrieval.columns import Columns
 from service.retrieval.index import CollectionSpec
-from service.retrieval.section_file import BrokenFile, SectionReader, write_sections
+from service.retrieval.section_file import BrokenFile, Buffer, SectionReader, write_sections
 from service.retrieval.segments import Segment
 from service.retrieval.stopping import Stop, Stopped
 from service.retrieval.whole_file import remove_partial
@@ -47,7 +47,7 @@ def write_segment(folder: Path, key: int, segment: Segment) -> None:
         "last": int(sequences[-1]),
         "largest_norm": segment.largest_norm,
     }
-    sections = {
+    sections: dict[str, Buffer] = {
         "sequences": sequences,
         "vectors": segment.vectors[:used],
         # Neither can hold its separator.

@@ -116,23 +116,23 @@ class Angles:
         self._coder, self._metric = coder, metric
         wide, center = queries.astype(np.float64), coder.center.astype(np.float64)
         seen = wide - center
-        self._lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
-        self._projections = wide @ center
+        self._lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))[:, None]
+        self._projections = (wide @ center)[:, None]
 
     def of(
         self,
-        query: int,
         raw: NDArray[np.float32],
         lengths: NDArray[np.float32],
         projections: NDArray[np.float32],
+        query: int | slice = slice(None),
     ) -> NDArray[np.float64]:
-        """float64 [rows], 0 to 1.
+        """float64 [queries, rows], 0 to 1; [rows] of one query.
 
         Args:
-            query: its number.
-            raw: float32 [rows]: inner products, or minus squared distances where the metric is L2.
-            lengths: of the rows' codes.
+            raw: float32 of this shape: inner products, or minus squared distances where the metric is L2.
+            lengths: of the rows' codes, of this shape.
             projections: likewise.
+            query: the number of the only one.
         """
         own, far = self._lengths[query], lengths.astype(np.float64)
         if self._metric is Metric.L2:

@@ -1,13 +1,15 @@
 """A 1-bit tier on disk: codes by the sequence numbers of their rows, so right whenever it was written."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from service.retrieval.index import CollectionSpec
 from service.retrieval.margins import RECALLS, Margins
-from service.retrieval.section_file import BrokenFile, SectionReader, write_sections
+from service.retrieval.section_file import BrokenFile, Buffer, SectionReader, write_sections
 from service.retrieval.signs import Codes, SignCoder
 from service.retrieval.tier import Tier
 
@@ -34,7 +36,7 @@ def write_tier(folder: Path, key: int, spec: CollectionSpec, tier: Tier) -> None
         "zs": tier.margins.zs,
         "scored_share": tier.margins.scored_share,
     }
-    sections = {
+    sections: dict[str, Buffer] = {
         "center": tier.coder.center,
         "directions": tier.coder.directions,
         "sequences": tier.sequences,
@@ -79,7 +81,7 @@ def _read(path: Path, key: int, spec: CollectionSpec) -> Tier:
         codes = Codes(
             np.empty((rows, bits // 8), np.uint8), np.empty(rows, np.float32), np.empty(rows, np.float32)
         )
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "center": center,
             "directions": directions,
             "sequences": sequences,

@@ -14,7 +14,7 @@ def write(path: Path) -> None:
     write_sections(path, {"kind": "test", "rows": 10}, {"numbers": NUMBERS, "empty": b"", "text": b"abc\0d"})
 
 
-def read(path: Path) -> tuple[dict[str, object], np.ndarray, bytes]:  # type: ignore[type-arg]
+def read(path: Path) -> tuple[dict[str, object], np.ndarray, bytes]:
     with path.open("rb", buffering=0) as file:
         reader = SectionReader(file)
         numbers = np.zeros_like(NUMBERS)

@@ -23,7 +23,7 @@ def test_codes_are_taken_over_wherever_rows_have_moved(monkeypatch: pytest.Monke
     encoded: list[int] = []
     encode = SignCoder.encode
 
-    def counted(self: SignCoder, vectors: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def counted(self: SignCoder, vectors: np.ndarray) -> np.ndarray:
         encoded.append(len(vectors))
         return encode(self, vectors)
 
@@ -83,7 +83,7 @@ def test_margins_rise_with_the_recall_and_are_never_below_theory() -> None:
     zs = [steep.z(recall) for recall in (0.01, 0.5, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999)]
     assert zs == sorted(zs)
     assert steep.z(0.9999) == 5
-    assert bits_within(0.25, 2, 256) == pytest.approx(64 + 2 * 48**0.5)
+    assert bits_within(np.array([0.25]), 2, 256) == pytest.approx(64 + 2 * 48**0.5)
 
 
 def test_margins_are_measured_where_theory_falls_short() -> None:

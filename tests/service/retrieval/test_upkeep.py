@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import CollectionNotFound, Unavailable
-from service.retrieval import upkeep
+from service.retrieval import tier, upkeep
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import CollectionSpec, Item, Metric, SearchOptions
 from service.retrieval.stopping import Stop, Stopped
@@ -105,7 +105,7 @@ def test_searches_and_writes_go_on_while_a_tier_is_made(
     index: EmbeddedIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    real = upkeep.renewed
+    real = tier.renewed
 
     def slow(*arguments: object) -> object:
         begun.set()
@@ -132,7 +132,7 @@ def test_closing_and_dropping_call_it_off(
 ) -> None:
     begun, called_off = threading.Event(), threading.Event()
 
-    def endless(tier: object, segments: object, metric: object, stopped: Stop) -> object:
+    def endless(before: object, segments: object, metric: object, stopped: Stop) -> object:
         begun.set()
         until(stopped)
         called_off.set()
@@ -153,7 +153,7 @@ def test_closing_and_dropping_call_it_off(
 def test_a_flush_is_called_off_by_closing(index: EmbeddedIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
-    def endless(tier: object, segments: object, metric: object, stopped: Stop) -> object:
+    def endless(before: object, segments: object, metric: object, stopped: Stop) -> object:
         begun.set()
         until(stopped)
         raise Stopped
