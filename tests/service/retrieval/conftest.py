@@ -22,11 +22,14 @@ ENGINES: dict[str, Opener] = {
 LARGE_ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-1-bit": partial(EmbeddedIndex, max_segment_rows=100, min_tier_rows=256),
+    "pgvector-hnsw": partial(open_pgvector, index_from_items=256),
 }
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
 APPROXIMATE: frozenset[str] = frozenset()
 # Where the random tests keep their folders, whose thousands of writes would else each wait for the disk.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - each makes a folder of its own there
+# How many random histories test_model.py tries, where a call takes longer than in this process.
+EXAMPLES: dict[str, int] = {"pgvector": 15}
 # What an engine can hold, where it is less than the contract's 65,536.
 MAX_DIMENSION: dict[str, int] = {"pgvector": 16_000}
 

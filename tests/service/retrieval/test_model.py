@@ -21,7 +21,7 @@ from service.errors import CollectionExists, CollectionNotFound
 from service.retrieval.filters import And, Equals, Exists, Filter, In, Not, Or, Range
 from service.retrieval.index import CollectionSpec, GroupBy, Index, Item, Metric, SearchOptions, Storage
 from service.retrieval.schema import AttributeType, AttributeValue
-from tests.service.retrieval.conftest import APPROXIMATE, ENGINES, MEMORY, Opener
+from tests.service.retrieval.conftest import APPROXIMATE, ENGINES, EXAMPLES, MEMORY, Opener
 from tests.service.retrieval.model import Model, Row, same_attributes
 
 COLLECTIONS = st.sampled_from(["c1", "c2"])
@@ -247,7 +247,7 @@ def test_agrees_with_brute_force(engine: str) -> None:
     run_state_machine_as_test(
         type("Machine", (IndexMachine,), members),
         settings=settings(
-            max_examples=50,
+            max_examples=EXAMPLES.get(engine, 50),
             stateful_step_count=30,
             deadline=None,  # each call flushes to disk
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
