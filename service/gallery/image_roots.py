@@ -115,7 +115,7 @@ class ImageRoots:
                 os.close(descriptor)
 
 
-def _path_of(uri: str) -> bytes | str:
+def _path_of(uri: str) -> str:
     if uri.startswith("/"):
         return uri
     parts = urlsplit(uri)

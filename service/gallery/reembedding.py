@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -91,7 +91,7 @@ class Reembedding:
 
     async def run(
         self, collection: str, model_name: str, version: str, deadline: float, *, skip_broken: bool
-    ) -> AsyncIterator[Progress]:
+    ) -> AsyncGenerator[Progress, None]:
         """Make a collection's vectors anew; if it ends before its last value, the collection is as it was.
 
         Args:
@@ -178,7 +178,7 @@ class _Copy:
         self._collection, self._spec, self._model = collection, spec, model
         self._deadline, self._skip_broken = deadline, skip_broken
 
-    async def all(self, journal: Journal) -> AsyncIterator[_Batch]:
+    async def all(self, journal: Journal) -> AsyncGenerator[_Batch, None]:
         """Each item once, as it stands when its page is read; what is written then is in the journal."""
         after = ""
         while True:
@@ -214,7 +214,7 @@ class _Copy:
                 await self._threads.write(partial(self._index.delete, building, gone), self._deadline)
         return skipped
 
-    async def _batches(self, items: Sequence[Item]) -> AsyncIterator[_Batch]:
+    async def _batches(self, items: Sequence[Item]) -> AsyncGenerator[_Batch, None]:
         under_way: deque[asyncio.Task[_Batch]] = deque()
         try:
             start = 0

@@ -89,6 +89,7 @@ class Snapshots:
         """
         folder = self._there()
         check_visible(collection)
+        await self._threads.read(lambda: self._index.describe(collection), deadline)  # is it there?
         if not name:
             moment = time.strftime(_TIME_FORMAT, time.gmtime())
             name = f"{collection[: MAX_NAME_LENGTH - len(moment) - 1]}-{moment}"

@@ -34,7 +34,10 @@ _METADATA_KEY = b"fovea"
 # Of vectors and attributes in one row group: what is in memory at a time, a few times over.
 _GROUP_BYTES = 8 * 1024 * 1024
 _MAX_GROUP_ROWS = 65_536
-_NUMBER_TYPES = {Storage.FLOAT32: np.dtype("<f4"), Storage.FLOAT16: np.dtype("<f2")}
+_NUMBER_TYPES: Mapping[Storage, np.dtype[Any]] = {
+    Storage.FLOAT32: np.dtype("<f4"),
+    Storage.FLOAT16: np.dtype("<f2"),
+}
 
 
 def write_collection(

@@ -91,7 +91,7 @@ class _Reader:
         bounds = {
             name: self._value(message.attribute, getattr(message, name))
             for name in ("gt", "gte", "lt", "lte")
-            if message.HasField(name)  # type: ignore[arg-type] # it is one of the fields
+            if message.HasField(name)
         }
         return Range(message.attribute, **bounds)
 

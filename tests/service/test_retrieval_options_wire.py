@@ -161,7 +161,8 @@ def query() -> pb.SearchQuery:
 
 
 def search(stub: Stub, name: str, **wanted: Any) -> list[tuple[int, float]]:
-    asked = pb.SearchRequest(**({"collection": name, "queries": [query()], "top_k": 10} | wanted))
+    defaults: dict[str, Any] = {"collection": name, "queries": [query()], "top_k": 10}
+    asked = pb.SearchRequest(**(defaults | wanted))
     (result,) = stub.Search(asked, timeout=TIMEOUT_S).results
     assert result.WhichOneof("outcome") == "neighbors", result
     return [(int(neighbor.id), neighbor.score) for neighbor in result.neighbors.neighbors]
@@ -331,7 +332,7 @@ def test_all_options_together_and_a_stored_query(stub: Stub, rows: str) -> None:
     own_scores[42] = -2
     condition, keeps = FILTERS["or"]
     kept = [int(n) for n in np.argsort(-own_scores) if keeps(ROWS[n]) and own_scores[n] >= -0.5]
-    counts: dict[str, int] = {}
+    counts: dict[Any, int] = {}
     diverse = []
     for number in kept:
         label = ROWS[number].get("label")
