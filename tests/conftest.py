@@ -12,12 +12,23 @@ PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the server may open images in."""
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, image_root: Path) -> Iterator[ServerProcess]:
     """A server with the models `colors` (the default) and `broken`, for tests that leave it as it is."""
     folder = tmp_path_factory.mktemp("server")
     write_colors(folder / "models")
     write_not_finite(folder / "models")
-    with ServerProcess(folder / "models", folder / "index", "--default-model", "colors") as process:
+    options = (
+        "--default-model", "colors",
+        "--snapshot-path", str(folder / "snapshots"),
+        "--image-root", str(image_root),
+    )  # fmt: skip
+    with ServerProcess(folder / "models", folder / "index", *options) as process:
         yield process
 
 

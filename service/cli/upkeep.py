@@ -224,7 +224,7 @@ def reembed(
         click.echo(f"… and {len(skipped) - _MAX_REPORTED:,} more", err=True)
     if last is not None and last.collection is not None:
         made = last.collection
-        left_out = f"; {len(skipped):,} were left out" if skipped else ""
+        left_out = f"; left out: {len(skipped):,}" if skipped else ""
         click.echo(
             f"collection {made.name!r} has {made.count:,} images of {made.model} version {made.version}"
             f"{left_out}"
