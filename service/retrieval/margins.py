@@ -26,7 +26,7 @@ from service.retrieval.signs import Angles, Codes, SignCoder
 # The shares of near vectors to be found for which z is kept.
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _QUERIES = 128
-_TOP_KS = (1, 10)
+_TOP_K = 10
 _MOST_ROWS = 32_768
 _faiss: Any = faiss  # its stubs lack what is used here
 
@@ -80,26 +80,28 @@ def measured(
     own = np.sort(random.choice(len(numbers), min(_QUERIES, len(numbers)), replace=False))
     queries = rows.gather(numbers[own])
     angles = Angles(coder, metric, queries)
-    needed: dict[int, list[NDArray[np.float64]]] = {top_k: [] for top_k in _TOP_KS}
+    # By inner product the nearest alone is often a long vector at a wide angle.
+    top_ks = (1, _TOP_K) if metric is Metric.INNER_PRODUCT else (_TOP_K,)
+    needed: dict[int, list[NDArray[np.float64]]] = {top_k: [] for top_k in top_ks}
     shares = []
     faiss.omp_set_num_threads(1)
     for line, (place, query) in enumerate(zip(own.tolist(), queries, strict=True)):
         differing = _differing(codes.bits, codes.bits[place]).astype(np.float64)
         raw = raw_of(rows, metric, query[None], numbers[None])[0]
         differing[place], raw[place] = np.inf, -np.inf  # a query doesn't find itself
-        for top_k in _TOP_KS:
+        for top_k in top_ks:
             scored = first_scored(top_k)
             first = np.argpartition(differing, scored)[:scored]
             nearest = first[np.argpartition(-raw[first], top_k)[:top_k]]
-            angle = angles.of(raw[nearest], codes.lengths[nearest], codes.projections[nearest], line).max()
+            angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
             deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
             truth = np.argpartition(-raw, top_k)[:top_k]
             needed[top_k].append((differing[truth] - coder.bit_count * angle) / deviation)
         least = bits_within(angle, NormalDist().inv_cdf(0.98), coder.bit_count)
         shares.append(np.count_nonzero(differing <= least) / len(numbers))
     # Half of what may be missed is left to queries unlike the collection's own vectors.
-    quantiles = [(1 + recall) / 2 for recall in RECALLS]
-    zs = np.max([np.quantile(np.concatenate(zs), quantiles) for zs in needed.values()], axis=0)
+    shares_found = [(1 + recall) / 2 for recall in RECALLS]
+    zs = np.max([np.quantile(np.concatenate(of_top_k), shares_found) for of_top_k in needed.values()], axis=0)
     return Margins(tuple(zs.tolist()), float(np.median(shares)))
 
 

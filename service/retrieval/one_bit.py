@@ -29,12 +29,12 @@ _MIN_ROWS_PER_NEIGHBOR = 8
 # row and query, a scan 0.004 µs a row of all.
 _FEW_SHARE = 0.04
 # What the scan returns at least; the cost hardly depends on it.
-_MIN_CANDIDATES = 1024
+_MIN_CANDIDATES = 768
 # FAISS counts candidates in an array of candidates × (bits + 1) numbers of 8 bytes for each query. The
 # allocator would take one of 32 MiB and more from the kernel anew each time.
-_COUNTER_BYTES = 16 * 1024 * 1024
+_COUNTER_BYTES = 24 * 1024 * 1024
 # Candidates beyond top_k that are scored in float64.
-_SPARE = 8
+_SPARE = 4
 _MAX_SCORED_SHARE = 0.25
 _faiss: Any = faiss  # its stubs lack what is used here
 # Of codes scanned for one query after another: a part that stays in the cache.
@@ -85,25 +85,23 @@ class _Search:
         # Of each cover: what to add to a place in the tier for the row's number.
         self._shifts = np.zeros(len(tier.covers), np.int64)
         self._starts = np.array([cover.start for cover in tier.covers])
-        masks: list[Mask] = []
-        choosy = rows.kept is not None
         for index, cover in enumerate(tier.covers):
             number = numbers.get(id(cover.sequences))
-            if number is None:  # the segment was rewritten
-                masks.append(np.zeros(cover.count, np.bool_))
-                choosy = True
-                continue
-            segment = rows.segments[number]
-            self._shifts[index] = rows.starts[number] - cover.start
-            count = covered[number] = min(cover.count, segment.used)
-            masks.append(self._findable(number, slice(0, count)))
-            choosy = choosy or segment.dead_count > 0 or count < cover.count
-            if count < cover.count:  # a search that began before the tier took over
-                masks.append(np.zeros(cover.count - count, np.bool_))
+            if number is not None:
+                self._shifts[index] = rows.starts[number] - cover.start
+                # Fewer for a search that began before the tier took over.
+                covered[number] = min(cover.count, rows.segments[number].used)
+        self._shifted = bool(self._shifts.any())
         self._selector: Any = None
         self._selectable = len(tier.codes)
-        if choosy:
-            mask = np.concatenate(masks)
+        dead = any(segment.dead_count for segment in rows.segments)
+        if rows.kept is not None or dead or sum(covered) < len(tier.codes):
+            mask = np.zeros(len(tier.codes), np.bool_)
+            for cover in tier.covers:
+                number = numbers.get(id(cover.sequences))
+                if number is not None:  # else the segment was rewritten
+                    part = slice(0, covered[number])
+                    mask[cover.start : cover.start + covered[number]] = self._findable(number, part)
             self._selectable = int(np.count_nonzero(mask))
             self._selector = _faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         self._others = np.concatenate(
@@ -112,7 +110,9 @@ class _Search:
                 + first
                 + np.flatnonzero(self._findable(number, slice(first, segment.used)))
                 for number, (segment, first) in enumerate(zip(rows.segments, covered, strict=True))
+                if first < segment.used
             ]
+            or [np.empty(0, np.int64)]
         )
 
     def _findable(self, number: int, part: slice) -> Mask:
@@ -129,8 +129,7 @@ class _Search:
         if more.size:
             more_numbers, more_raw = self._scored(more)
             numbers, raw = np.hstack([numbers, more_numbers]), np.hstack([raw, more_raw])
-        wanted = self._top_k + _SPARE
-        best = np.take_along_axis(numbers, np.argpartition(-raw, wanted - 1, axis=1)[:, :wanted], 1)
+        best = self._best(numbers, raw)
         scores = rescored(self._rows, self._metric, self._queries, best)
         order = np.lexsort((best, -scores), axis=-1)[:, : self._top_k]
         best, scores = np.take_along_axis(best, order, 1), np.take_along_axis(scores, order, 1)
@@ -142,6 +141,15 @@ class _Search:
             for query, answer in zip(self._exact, answers, strict=True):
                 hits[query] = answer
         return hits
+
+    def _best(self, numbers: NDArray[np.int64], raw: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Those of the best raw scores, [queries, top_k and some]; of equal ones those written first."""
+        wanted = self._top_k + _SPARE
+        best = np.argpartition(-raw, wanted - 1, axis=1)[:, :wanted]
+        least = np.take_along_axis(raw, best, 1).min(axis=1, keepdims=True)
+        for query in np.flatnonzero(np.count_nonzero(raw >= least, axis=1) > wanted):  # rare
+            best[query] = np.lexsort((numbers[query], -raw[query]))[:wanted]
+        return np.take_along_axis(numbers, best, 1)
 
     def _scan(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Of each query the rows whose codes differ least, [queries, candidates]: in how many bits, rising,
@@ -162,8 +170,9 @@ class _Search:
 
     def _scored(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Row numbers and raw scores of places in the tier, [queries, candidates]; -1 and -inf: none."""
-        numbers = places + self._shifts[np.searchsorted(self._starts, places, "right") - 1]
-        if places.size and places.min() < 0:
+        numbers = places
+        if self._shifted:
+            numbers = places + self._shifts[np.searchsorted(self._starts, places, "right") - 1]
             numbers[places < 0] = -1
         return numbers, raw_of(self._rows, self._metric, self._queries, numbers)
 
@@ -215,9 +224,10 @@ class _Search:
         known = raw[:, : first.shape[1]]
         least = np.partition(raw, raw.shape[1] - self._top_k, axis=1)[:, raw.shape[1] - self._top_k]
         near = known >= np.minimum(least, known.max(axis=1))[:, None]
-        codes = self._tier.codes
-        angles = self._angles.of(known, codes.lengths[first], codes.projections[first])
-        largest = np.where(near, angles, 0).max(axis=1)
+        codes, (query, _), found = self._tier.codes, np.nonzero(near), first[near]
+        angles = self._angles.of(query, known[near], codes.lengths[found], codes.projections[found])
+        largest = np.zeros(len(first))
+        np.maximum.at(largest, query, angles)
         return bits_within(largest, self._z, self._tier.coder.bit_count)
 
     def _all_within(self, query: int, bits: float) -> NDArray[np.int64] | None:

@@ -31,13 +31,12 @@ def raw_of(
     faiss.omp_set_num_threads(1)
     raw = np.full(numbers.size, -np.inf, np.float32)
     pairs = numbers.ravel()
-    places = np.searchsorted(rows.starts, pairs, side="right") - 1
-    for place in range(len(rows.segments)):
-        here = np.flatnonzero(places == place)
+    starts = rows.starts.tolist()
+    for segment, start, stop in zip(rows.segments, starts[:-1], starts[1:], strict=True):
+        here = np.flatnonzero((pairs >= start) & (pairs < stop))
         if len(here):
-            vectors = rows.segments[place].vectors
             owners = here // numbers.shape[1]
-            raw[here] = _of_pairs(metric, queries, owners, vectors, pairs[here] - rows.starts[place])
+            raw[here] = _of_pairs(metric, queries, owners, segment.vectors, pairs[here] - start)
     return raw.reshape(numbers.shape)
 
 

@@ -116,23 +116,23 @@ class Angles:
         self._coder, self._metric = coder, metric
         wide, center = queries.astype(np.float64), coder.center.astype(np.float64)
         seen = wide - center
-        self._lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))[:, None]
-        self._projections = (wide @ center)[:, None]
+        self._lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
+        self._projections = wide @ center
 
     def of(
         self,
+        query: int | NDArray[np.int64],
         raw: NDArray[np.float32],
         lengths: NDArray[np.float32],
         projections: NDArray[np.float32],
-        query: int | slice = slice(None),
     ) -> NDArray[np.float64]:
-        """float64 [queries, rows], 0 to 1; [rows] of one query.
+        """float64 [rows], 0 to 1.
 
         Args:
-            raw: float32 of this shape: inner products, or minus squared distances where the metric is L2.
-            lengths: of the rows' codes, of this shape.
+            query: the number of each row's query, or of the only one.
+            raw: float32 [rows]: inner products, or minus squared distances where the metric is L2.
+            lengths: of the rows' codes.
             projections: likewise.
-            query: the number of the only one.
         """
         own, far = self._lengths[query], lengths.astype(np.float64)
         if self._metric is Metric.L2:

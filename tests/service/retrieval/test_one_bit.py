@@ -235,3 +235,13 @@ def test_equal_vectors_come_in_the_order_of_writing() -> None:
 def test_no_queries_and_no_rows(own_tier: Tier, segments: Segments) -> None:
     assert search(own_tier, segments, queries=QUERIES[:0]) == []
     assert one_bit.search(own_tier, (), Metric.COSINE, QUERIES[:2], 10, None, 0.98) == [[], []]
+
+
+def test_rows_within_a_code_that_many_share_are_all_scored() -> None:
+    """More equal codes than the scan returns: which of them come first says nothing."""
+    rows = drawn(8000, 1)
+    rows[1000:5000] = rows[1000] * (1 + 1e-6 * np.arange(4000, dtype=np.float32)[:, None])
+    segments = filled(rows)
+    tier = renewed(None, segments.view(), Metric.INNER_PRODUCT)
+    [ids] = search(tier, segments, Metric.INNER_PRODUCT, rows[1000:1001], 10)
+    assert ids == [str(number) for number in range(4999, 4989, -1)]

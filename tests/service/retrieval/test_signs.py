@@ -64,7 +64,7 @@ def test_angles_follow_from_scores(metric: Metric) -> None:
         raw = -np.square(vectors - query).sum(axis=1) if metric is Metric.L2 else vectors @ query
         seen, own = vectors - coder.center, query - coder.center
         cosines = seen @ own / np.linalg.norm(seen, axis=1) / np.linalg.norm(own)
-        shares = Angles(coder, metric, queries).of(raw, codes.lengths, codes.projections, line)
+        shares = Angles(coder, metric, queries).of(line, raw, codes.lengths, codes.projections)
         np.testing.assert_allclose(shares, np.arccos(cosines) / np.pi, atol=1e-5)
 
 
@@ -74,9 +74,8 @@ def test_a_vector_at_the_mean_has_a_code_and_an_angle() -> None:
     codes = coder.codes(vectors)
     assert codes.lengths[0] == 0
     raw = np.array([DIMENSION], np.float32)
-    shares = Angles(coder, Metric.INNER_PRODUCT, vectors).of(raw, codes.lengths, codes.projections)
-    assert shares.shape == (1, 1)
-    assert 0 <= shares[0, 0] <= 1
+    shares = Angles(coder, Metric.INNER_PRODUCT, vectors).of(0, raw, codes.lengths, codes.projections)
+    assert 0 <= shares[0] <= 1
 
 
 def test_encoding_starts_no_threads_of_its_own() -> None:
