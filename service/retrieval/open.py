@@ -30,10 +30,11 @@ def open_index(config: Config) -> Index:
             )
         case "milvus":
             try:
-                from service.retrieval.milvus.engine import MilvusIndex
+                from service.retrieval.milvus.engine import MilvusIndex  # type: ignore[import-not-found] # to come
             except ModuleNotFoundError as error:
                 _missing(error, "milvus")
-            return MilvusIndex(config.index_url)
+            milvus: Index = MilvusIndex(config.index_url)
+            return milvus
         case _:
             from service.retrieval.embedded import EmbeddedIndex
 

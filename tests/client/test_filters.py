@@ -1,6 +1,6 @@
 """Filters as a caller writes them, and the messages they become."""
 
-from typing import Any
+from typing import Any, cast
 
 import fovea
 import numpy as np
@@ -92,8 +92,12 @@ def test_every_kind_becomes_its_message() -> None:
     ("condition", "error", "words"),
     [
         (Equals("a", 2**63), ValueError, "'a' is 9223372036854775808; expected an integer of 64 bits"),
-        (Equals("a", None), TypeError, "'a' is a NoneType; expected str, int, float or bool"),
-        (In("a", ([1],)), TypeError, "'a' is a list"),
+        (
+            attribute("a") == cast("Any", None),
+            TypeError,
+            "'a' is a NoneType; expected str, int, float or bool",
+        ),
+        (attribute("a").is_in(cast("Any", [[1]])), TypeError, "'a' is a list"),
         ("year > 3", TypeError, r"expected a filter, for instance fovea.attribute\('year'\) >= 2020"),
         (True, TypeError, "expected a filter"),
     ],

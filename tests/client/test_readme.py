@@ -45,8 +45,19 @@ def test_the_stream(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not an image" in capsys.readouterr().out
 
 
+def test_the_collection(photos: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        exec(PROGRAMS[2], {"fovea": fovea, "pathlib": pathlib})  # noqa: S102 - as above
+    finally:
+        client.drop_collection("album")
+    broken, neighbor, listed = capsys.readouterr().out.splitlines()
+    assert broken.startswith("broken.jpg ")
+    assert neighbor.startswith("b.jpg ")
+    assert listed == "1 ['b.jpg']"
+
+
 async def test_the_asyncio_program(photos: Path) -> None:
-    body = "\n".join("    " + line for line in PROGRAMS[2].splitlines())
+    body = "\n".join("    " + line for line in PROGRAMS[3].splitlines())
     names: dict[str, object] = {"fovea": fovea}
     exec(f"async def main():\n{body}\n    return result", names)  # noqa: S102 - as above
     assert (await names["main"]()).label == "red"  # type: ignore[operator] # made by the line above
