@@ -2,6 +2,7 @@
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 
 from service.errors import ConfigError
 
@@ -37,13 +38,12 @@ class Address:
                 "neither with a digit nor with pg_"
             )
         self.schema = schema
-        self._password = str(given.get("password") or "")
-        host = given.get("host") or given.get("hostaddr") or "the local socket"
-        self._name = f"PostgreSQL at {host}"
-        if port := given.get("port"):
-            self._name += f":{port}"
-        if name := given.get("dbname"):
-            self._name += f", database {name}"
+        # With what libpq takes from the environment.
+        whole = {option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()}
+        whole |= {name: str(value) for name, value in given.items()}
+        self._password = whole["password"]
+        host = whole["host"] or whole["hostaddr"] or "the local socket"
+        self._name = f"PostgreSQL at {host}:{whole['port']}, database {whole['dbname']}"
         defaults: dict[str, str | int] = {
             "application_name": "fovea",
             "connect_timeout": connect_timeout_s,

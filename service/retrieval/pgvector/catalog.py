@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from service.errors import CollectionExists, CollectionNotFound, listed, shorten
 from service.retrieval.index import CollectionSpec, Metric, Storage
@@ -84,14 +84,38 @@ def add(cursor: Cursor, spec: CollectionSpec) -> None:
 
 
 def remove(cursor: Cursor, table: Table) -> None:
-    """Drop a locked collection with its table; an index that is being built for it is given up."""
+    """Forget a locked collection; an index that is being built for it is given up.
+
+    Its table is an orphan from now on. Who drops a table waits for those that read it, and everybody else for
+    him, so that is left for later.
+    """
     cursor.execute("DELETE FROM collections WHERE key = %s", (table.key,))
-    # A build holds the table for as long as it takes.
     cursor.execute(
         "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s)",
         (f"items_{table.key}",),
     )
-    cursor.execute(SQL("DROP TABLE {}").format(table.name))
+
+
+def orphans(cursor: Cursor) -> list[int]:
+    """The keys of collections that were removed, and whose tables are still there."""
+    return [
+        key
+        for (key,) in cursor.execute(
+            "SELECT key FROM (SELECT substr(relname, 7)::bigint AS key FROM pg_class "
+            "WHERE relnamespace = to_regnamespace(current_schema()) AND relkind = 'r' "
+            "AND relname ~ '^items_[0-9]+$') AS tables WHERE key NOT IN (SELECT key FROM collections)"
+        )
+    ]
+
+
+def drop_orphan(cursor: Cursor, key: int, lock_timeout_ms: int) -> None:
+    """Drop the table of a collection that was removed.
+
+    Raises:
+        LockNotAvailable: it is still being read.
+    """
+    cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{lock_timeout_ms}",))
+    cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(f"items_{key}")))
 
 
 def rename(cursor: Cursor, table: Table, name: str) -> None:

@@ -29,11 +29,11 @@ from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item,
 from service.retrieval.paging import paged
 from service.retrieval.pgvector import catalog, reading, writing
 from service.retrieval.pgvector.address import Address
-from service.retrieval.pgvector.builder import IndexBuilder
 from service.retrieval.pgvector.database import Cursor, Database, TableGone
 from service.retrieval.pgvector.migrations import migrate
 from service.retrieval.pgvector.search import Hit, Search
 from service.retrieval.pgvector.table import MAX_DIMENSION, Table
+from service.retrieval.pgvector.upkeep import Upkeep
 from service.retrieval.schema import AttributeValue
 
 T = TypeVar("T")
@@ -89,13 +89,16 @@ class PgvectorIndex(Index):
         )
         self._database.open()
         try:
-            tables = self._all()
+            with self._database.transaction(read_only=True) as cursor:
+                tables, orphans = catalog.list_all(cursor), catalog.orphans(cursor)
         except BaseException:
             self._database.close()
             raise
-        self._builder = IndexBuilder(self._database, min_items=index_from_items, memory_mb=build_memory_mb)
+        self._upkeep = Upkeep(self._database, min_items=index_from_items, memory_mb=build_memory_mb)
         for table in tables:
-            self._builder.consider(table)
+            self._upkeep.consider(table)
+        for key in orphans:
+            self._upkeep.see_to(key)
 
     def create(self, spec: CollectionSpec) -> None:
         """See `Index.create`; refuses dimensions above 16,000, which pgvector's types can't hold."""
@@ -109,8 +112,13 @@ class PgvectorIndex(Index):
             catalog.add(cursor, spec)
 
     def drop(self, collection: str) -> None:
-        """See `Index.drop`."""
-        self._write(collection, catalog.remove)
+        """See `Index.drop`; the table itself goes when nobody reads it any more."""
+
+        def remove(cursor: Cursor, table: Table) -> int:
+            catalog.remove(cursor, table)
+            return table.key
+
+        self._upkeep.see_to(self._write(collection, remove))
 
     def describe(self, collection: str) -> CollectionInfo:
         """See `Index.describe`."""
@@ -119,7 +127,8 @@ class PgvectorIndex(Index):
 
     def list_collections(self) -> list[CollectionInfo]:
         """See `Index.list_collections`."""
-        return [table.info for table in self._all()]
+        with self._database.transaction(read_only=True) as cursor:
+            return [table.info for table in catalog.list_all(cursor)]
 
     def upsert(self, collection: str, items: Sequence[Item]) -> None:
         """See `Index.upsert`."""
@@ -128,7 +137,7 @@ class PgvectorIndex(Index):
             added = writing.write(cursor, table, pack_items(table.spec, items))
             return replace(table, count=table.count + added)
 
-        self._builder.consider(self._write(collection, write))
+        self._upkeep.consider(self._write(collection, write))
 
     def delete(self, collection: str, ids: Sequence[str]) -> int:
         """See `Index.delete`."""
@@ -247,8 +256,8 @@ class PgvectorIndex(Index):
         deadline = time.monotonic() + self._flush_timeout_s
         with self._database.transaction(read_only=True) as cursor:
             table = catalog.find(cursor, collection)
-        if self._builder.wants(table):
-            self._builder.wait(table, deadline)
+        if self._upkeep.wants(table):
+            self._upkeep.wait(table, deadline)
         self._again(partial(self._analyze, collection))
 
     def _analyze(self, collection: str) -> None:
@@ -258,14 +267,15 @@ class PgvectorIndex(Index):
     def replace(self, collection: str, by: str) -> None:
         """See `Index.replace`."""
 
-        def take_name(cursor: Cursor, table: Table) -> None:
+        def take_name(cursor: Cursor, table: Table) -> int:
             new = catalog.lock(cursor, by)
             if collection == by:
                 raise InvalidRequest(f"collection {shorten(by)} by itself; expected another one")
             catalog.remove(cursor, table)
             catalog.rename(cursor, new, collection)
+            return table.key
 
-        self._write(collection, take_name)
+        self._upkeep.see_to(self._write(collection, take_name))
 
     def rename(self, collection: str, name: str) -> None:
         """See `Index.rename`."""
@@ -274,12 +284,8 @@ class PgvectorIndex(Index):
 
     def close(self) -> None:
         """See `Index.close`; a second call does nothing. An index that is being built is given up."""
-        self._builder.close()
+        self._upkeep.close()
         self._database.close()
-
-    def _all(self) -> list[Table]:
-        with self._database.transaction(read_only=True) as cursor:
-            return catalog.list_all(cursor)
 
     def _read(self, collection: str, work: Callable[[Cursor, Table], T]) -> T:
         def read() -> T:

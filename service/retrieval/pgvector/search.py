@@ -190,7 +190,9 @@ class Search:
         if by_index:
             settings = {
                 "enable_indexscan": "on",
-                "hnsw.ef_search": str(candidates_for(self._options.recall, limit, self._share)),
+                "hnsw.ef_search": str(
+                    candidates_for(self._options.recall, limit, self._table.count, self._share)
+                ),
                 # In whatever order they come: all are scored and sorted here.
                 "hnsw.iterative_scan": "relaxed_order",
                 "hnsw.max_scan_tuples": str(
@@ -206,16 +208,24 @@ class Search:
             self._cursor.execute(SQL("SELECT {}").format(calls), pairs)
 
 
-def candidates_for(recall: float, limit: int, share: float) -> int:
+def candidates_for(recall: float, limit: int, items: int, share: float) -> int:
     """How many candidates HNSW keeps while it walks its graph ("ef_search").
+
+    Fitted to 20,000 vectors spread evenly over a sphere in 64 dimensions, which are as hard to find as any:
+    for a recall@10 of 0.90, 0.95, 0.98 and 0.996 they need 100, 140, 200 and 300, for a recall@100 of 0.98
+    about 380; where a filter keeps 0.6 or 0.3 of them, a recall@10 of 0.98 needs 210 and 300. Pictures lie
+    in clusters and need fewer: of 20,000 × 512 in 100 clusters 40 found them all.
 
     Args:
         recall: the share of the nearest to find, below 1.
         limit: how many are wanted.
+        items: of the collection.
         share: of the items, that the filter keeps; above 0.
     """
-    needed = (limit + _MIN_CANDIDATES) * 0.04 / (1 - min(recall, 0.999)) / share
-    return max(_MIN_CANDIDATES, min(_MAX_CANDIDATES, math.ceil(needed)))
+    easier = 1 + 0.35 * math.log(0.02 / max(1 - recall, 1e-4))
+    larger = 1 + 0.25 * math.log2(max(1.0, items / 20_000))
+    needed = math.ceil((180 + 2 * limit) * easier * larger / math.sqrt(share))
+    return max(_MIN_CANDIDATES, min(_MAX_CANDIDATES, needed))
 
 
 def _order(hit: Hit) -> tuple[float, int]:

@@ -7,19 +7,28 @@ from service.retrieval.pgvector.address import Address
 @pytest.mark.parametrize(
     ("conninfo", "name"),
     [
-        (
-            "postgresql://fovea:hunter2@db.example:6432/pictures",
-            "PostgreSQL at db.example:6432, database pictures",
-        ),
-        ("host=/run/pg dbname=pictures password=hunter2", "PostgreSQL at /run/pg, database pictures"),
-        ("hostaddr=127.0.0.1", "PostgreSQL at 127.0.0.1"),
-        ("", "PostgreSQL at the local socket"),
+        ("postgresql://fovea:hunter2@db.example:6432/art", "db.example:6432, database art"),
+        ("host=/run/pg dbname=art password=hunter2", "/run/pg:5432, database art"),
+        ("hostaddr=127.0.0.1", "127.0.0.1:5432, database somebody"),
+        ("", "the local socket:5432, database somebody"),
     ],
 )
-def test_is_named_without_its_password(conninfo: str, name: str) -> None:
+def test_is_named_without_its_password(conninfo: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGPASSWORD"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PGDATABASE", "somebody")
     address = Address(conninfo, "fovea", 5)
-    assert str(address) == f"{name}, schema fovea"
+    assert str(address) == f"PostgreSQL at {name}, schema fovea"
     assert ("password" in address.conninfo) == ("hunter2" in conninfo)
+
+
+def test_what_the_environment_says_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    monkeypatch.setenv("PGPORT", "7000")
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    address = Address("dbname=art", "fovea", 5)
+    assert str(address) == "PostgreSQL at db.example:7000, database art, schema fovea"
+    assert address.told(RuntimeError("hunter2?")) == "***?"
 
 
 def test_the_password_is_cut_from_what_others_say() -> None:

@@ -1,6 +1,5 @@
 """HNSW indexes: built in the background, as near to exact as was asked for, and never against a filter."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -15,11 +14,12 @@ from service.errors import DeadlineExpired
 from service.retrieval.filters import And, Equals, Filter, Not, Range, matches
 from service.retrieval.index import CollectionSpec, GroupBy, Item, Metric, SearchOptions, Storage
 from service.retrieval.pgvector.engine import PgvectorIndex
+from service.retrieval.pgvector.search import candidates_for
 from service.retrieval.schema import AttributeType
-from tests.service.retrieval.pgvector.conftest import Opener, Sql
+from tests.service.retrieval.pgvector.conftest import Opener, Sql, until
 
 LookingAt = Callable[[str], AbstractContextManager[None]]
-COUNT, DIMENSION = 3000, 32
+COUNT, DIMENSION = 2000, 32
 SCHEMA = {"number": AttributeType.INT, "label": AttributeType.STRING}
 
 
@@ -56,13 +56,6 @@ def looking_at(conninfo: str, schema: str) -> LookingAt:
     return look
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def nearest(rows: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> list[int]:
     if metric is Metric.L2:
         return [int(n) for n in np.argsort(np.linalg.norm(rows - query, axis=1), kind="stable")]
@@ -95,32 +88,29 @@ def test_finds_the_share_that_was_asked_for(open_index: Opener, metric: Metric, 
         assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize(
-    "condition",
-    [
+def test_filters_hold_and_find_their_share(open_index: Opener) -> None:
+    index = open_index(index_from_items=1000)
+    rows, queries = vectors(), vectors(40, seed=2)
+    filled(index, CollectionSpec("photos", DIMENSION, Metric.L2, "", SCHEMA), rows)
+    orders = [nearest(rows, query, Metric.L2) for query in queries]
+    conditions: list[Filter] = [
         Range("number", lt=10),
         Range("number", lt=300),
         Equals("label", "label 3"),
         Not(Equals("label", "label 3")),
-        And((Range("number", gte=1500), Not(Equals("label", "label 3")))),
-    ],
-    ids=str,
-)
-def test_filters_hold_and_find_their_share(open_index: Opener, condition: Filter) -> None:
-    index = open_index(index_from_items=1000)
-    rows, queries = vectors(), vectors(40, seed=2)
-    filled(index, CollectionSpec("photos", DIMENSION, Metric.L2, "", SCHEMA), rows)
-    kept = {number for number in range(COUNT) if matches(condition, attributes(number))}
-    hits = wanted = 0
-    for query, found in zip(
-        queries, index.search("photos", queries, 20, options=SearchOptions(filter=condition)), strict=True
-    ):
-        true = [number for number in nearest(rows, query, Metric.L2) if number in kept][:20]
-        numbers = {int(neighbor.id) for neighbor in found}
-        assert numbers <= kept
-        assert len(found) == len(true)
-        hits, wanted = hits + len(numbers & set(true)), wanted + len(true)
-    assert hits / wanted >= 0.97
+        And((Range("number", gte=1000), Not(Equals("label", "label 3")))),
+    ]
+    for condition in conditions:
+        kept = {number for number in range(COUNT) if matches(condition, attributes(number))}
+        hits = wanted = 0
+        results = index.search("photos", queries, 20, options=SearchOptions(filter=condition))
+        for order, found in zip(orders, results, strict=True):
+            true = [number for number in order if number in kept][:20]
+            numbers = {int(neighbor.id) for neighbor in found}
+            assert numbers <= kept
+            assert len(found) == len(true)
+            hits, wanted = hits + len(numbers & set(true)), wanted + len(true)
+        assert hits / wanted >= 0.97, condition
 
 
 def test_what_is_written_or_deleted_later_is_seen(open_index: Opener) -> None:
@@ -145,6 +135,16 @@ def test_deep_pages_and_groups_go_on_to_the_end(open_index: Opener) -> None:
     [found] = index.search("photos", rows[:1], 100, options=SearchOptions(group_by=GroupBy("label", 2)))
     assert len(found) == 20
     assert found[0].id == "0"
+
+
+def test_candidates_rise_with_what_is_wanted_within_pgvectors_bounds() -> None:
+    assert candidates_for(0.98, 10, 20_000, 1.0) == 200
+    assert candidates_for(0.9, 10, 20_000, 1.0) < 100 < candidates_for(0.95, 10, 20_000, 1.0) < 200
+    assert candidates_for(0.98, 100, 20_000, 1.0) == 380
+    assert candidates_for(0.98, 10, 100_000, 1.0) > 200
+    assert candidates_for(0.98, 10, 20_000, 0.25) == 400
+    assert candidates_for(1e-9, 1, 1, 1.0) == 40
+    assert candidates_for(1 - 1e-9, 65_536, 10**9, 0.05) == 1000
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,14 @@ def test_a_collection_is_dropped_while_its_index_is_built(
     index = open_index(index_from_items=50)
     index.create(CollectionSpec("photos", 4, Metric.L2, ""))
     index.create(CollectionSpec("other", 4, Metric.L2, ""))
-    with looking_at("items_2"):  # not this one: the drop could not go on
+    with looking_at("items_1"):
         index.upsert("photos", [Item(str(n), row) for n, row in enumerate(vectors(80, 4))])
         until(lambda: bool(sql("SELECT pid FROM pg_stat_progress_create_index")))
         index.drop("photos")
         assert [info.spec.name for info in index.list_collections()] == ["other"]
+    until(lambda: not sql("SELECT 1 WHERE to_regclass('items_1') IS NOT NULL"))
     index.upsert("other", [Item(str(n), row) for n, row in enumerate(vectors(80, 4))])
-    index.flush("other")  # the builder is still there
+    index.flush("other")
     assert index.describe("other").index_type == "hnsw"
 
 

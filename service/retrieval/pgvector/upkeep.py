@@ -1,4 +1,4 @@
-"""HNSW indexes, built in the background beside searches and writes."""
+"""What is done in the background, beside searches and writes: HNSW indexes are built, old tables dropped."""
 
 import threading
 import time
@@ -14,18 +14,18 @@ from service.retrieval.pgvector import catalog
 from service.retrieval.pgvector.database import Connection, Database
 from service.retrieval.pgvector.table import Table
 
-# Of each item in the graph, and from how many they are chosen: measured at 100,000 × 512 (see `search`).
+# Of each item in the graph, and from how many they are chosen; see `candidates_for`.
 _LINKS, _CANDIDATES = 16, 128
-# How often a build by another server is looked at.
+# How often a build by another server is looked at, or a table that is still read.
 _LOOK_S = 1.0
-# After a build that failed, as for want of disk.
+# After what failed, as a build for want of disk.
 _RETRY_S = 60.0
 _CLOSE_TIMEOUT_S = 10.0
 log = structlog.get_logger()
 
 
-class IndexBuilder:
-    """A thread that builds one index at a time, each for a collection that has grown to the size for it.
+class Upkeep:
+    """A thread that sees to one collection at a time: it has grown to the size for an index, or is gone.
 
     Of several servers on one database one builds an index, told by an advisory lock; the others wait. What a
     build that broke off left behind is invalid, which searches see; it is dropped before the next try.
@@ -42,18 +42,23 @@ class IndexBuilder:
         self._database, self._min_items, self._memory_mb = database, min_items, memory_mb
         self._changed = threading.Condition()
         self._wanted: dict[int, float] = {}  # key → not before this time
+        self._current: int | None = None
         self._failures: dict[int, str] = {}
         self._connection: Connection | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="fovea-hnsw", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fovea-upkeep", daemon=True)
         self._thread.start()
 
     def consider(self, table: Table) -> None:
-        """Have an index built in the background, if the collection is large enough and has none."""
+        """Have an index built, if the collection is large enough and has none."""
         if self.wants(table):
-            with self._changed:
-                self._wanted.setdefault(table.key, 0.0)
-                self._changed.notify_all()
+            self.see_to(table.key)
+
+    def see_to(self, key: int) -> None:
+        """Have done what there is to do for a collection, by its key: it may be gone."""
+        with self._changed:
+            self._wanted.setdefault(key, 0.0)
+            self._changed.notify_all()
 
     def wants(self, table: Table) -> bool:
         """Whether the collection should have an index that isn't there."""
@@ -74,7 +79,7 @@ class IndexBuilder:
             self._wanted[table.key] = 0.0  # now, even where one failed just before
             self._failures.pop(table.key, None)
             self._changed.notify_all()
-            while table.key in self._wanted and not self._closed:
+            while (table.key in self._wanted or table.key == self._current) and not self._closed:
                 if failure := self._failures.get(table.key):
                     raise IndexUnusable(failure)
                 left = deadline - time.monotonic()
@@ -88,18 +93,16 @@ class IndexBuilder:
     def _run(self) -> None:
         while (key := self._next()) is not None:
             try:
-                done = self._built(key)
-            except (errors.QueryCanceled, errors.UndefinedTable):
-                done = False  # given up for a drop, which may be undone
+                again_s = None if self._done(key) else _LOOK_S
+            except (errors.LockNotAvailable, errors.QueryCanceled, errors.UndefinedTable):
+                again_s = _LOOK_S  # a build was given up as the collection goes, or its table is still read
             except psycopg.Error as error:
+                again_s = _RETRY_S
                 self._failed(key, error)
-                continue
             with self._changed:
-                if done:
-                    del self._wanted[key]
-                    self._failures.pop(key, None)
-                else:
-                    self._wanted[key] = time.monotonic() + _LOOK_S
+                self._current = None
+                if again_s is not None:
+                    self._wanted.setdefault(key, time.monotonic() + again_s)
                 self._changed.notify_all()
 
     def _next(self) -> int | None:
@@ -108,26 +111,29 @@ class IndexBuilder:
                 now = time.monotonic()
                 due = {key: max(0.0, at - now) for key, at in self._wanted.items()}
                 if due and min(due.values()) == 0:
-                    return min(due, key=due.__getitem__)
+                    # From now on it may be wanted anew, for what comes too late for this time.
+                    self._current = min(due, key=due.__getitem__)
+                    del self._wanted[self._current]
+                    return self._current
                 self._changed.wait(min(due.values(), default=None))
             return None
 
     def _failed(self, key: int, error: psycopg.Error) -> None:
-        told = f"{self._database.address}: no index for items_{key}: {self._database.address.told(error)}"
-        log.error("index_failed", collection_key=key, error=told, retry_s=_RETRY_S)
+        told = f"{self._database.address}: upkeep of items_{key}: {self._database.address.told(error)}"
+        log.error("upkeep_failed", error=told, retry_s=_RETRY_S)
         with self._changed:
             self._failures[key] = told
-            self._wanted[key] = time.monotonic() + _RETRY_S
-            self._changed.notify_all()
 
-    def _built(self, key: int) -> bool:
-        """Build an index, where it is still wanted; False: another server is at it."""
+    def _done(self, key: int) -> bool:
+        """Build an index, where it is still wanted, or drop a table; False: another server is at it."""
         connection = self._database.connect()
         with self._changed:
             self._connection = connection
         try:
             with connection.cursor(binary=True) as cursor:
                 table = catalog.by_key(cursor, key)
+                if table is None:
+                    catalog.drop_orphan(cursor, key, round(1000 * _LOOK_S))
                 if table is None or not self.wants(table):
                     return True
                 name = f"{self._database.address.schema}.items_{key}"
