@@ -45,10 +45,10 @@ class Collections:
         await self._writes.create(spec, deadline)
         return CollectionInfo(spec, 0)
 
-    async def describe(self, collection: str, deadline: float) -> CollectionInfo:
-        """What the collection is made of, and its size."""
+    async def describe(self, collection: str, deadline: float, *, patient: bool = False) -> CollectionInfo:
+        """What the collection is made of, and its size; patience as in `IndexThreads.read`."""
         check_visible(collection)
-        return await self._threads.read(lambda: self._index.describe(collection), deadline)
+        return await self._threads.read(lambda: self._index.describe(collection), deadline, patient=patient)
 
     async def list_all(self, deadline: float) -> list[CollectionInfo]:
         """All collections, by name."""

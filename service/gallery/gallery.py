@@ -5,7 +5,6 @@ from pathlib import Path
 from service.config import Config
 from service.gallery.collections import Collections
 from service.gallery.embedder import Embedder
-from service.gallery.image_roots import ImageRoots
 from service.gallery.items import Items
 from service.gallery.reembedding import Reembedding
 from service.gallery.searches import Searches
@@ -39,8 +38,6 @@ class Gallery:
         Raises:
             ConfigError: a folder that the configuration names can't be used.
         """
-        # First, since they may raise, and threads would stay.
-        roots = ImageRoots(config.image_roots, config.max_image_bytes)
         snapshot_folder = Path(config.snapshot_path) if config.snapshot_path else None
         self._index = index
         self._threads = threads = IndexThreads(config.search_thread_count)
@@ -59,9 +56,7 @@ class Gallery:
             max_reply_bytes=config.max_message_bytes,
         )
         self.snapshots = Snapshots(snapshot_folder, index, threads, writes)
-        self.reembedding = Reembedding(
-            index, threads, writes, self.collections, embedder, roots, config.max_message_bytes
-        )
+        self.reembedding = Reembedding(index, threads, writes, self.collections, embedder, config)
 
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> bool:
         """End the threads, then close the index; whether all ended within the time.

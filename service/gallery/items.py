@@ -103,7 +103,7 @@ class Items:
             items: what.
             fingerprint: of the vectors; empty: not stated.
             deadline: loop time, in seconds.
-            patient: wait where there is no room for images, instead of being refused.
+            patient: wait where there is no room, instead of being refused.
 
         Raises:
             VectorMismatch: `fingerprint` isn't the collection's, or no loaded model makes its vectors.
@@ -111,7 +111,7 @@ class Items:
         for _ in range(MAX_ATTEMPTS):
             prepared = await self.prepare(collection, items, fingerprint, deadline, patient=patient)
             try:
-                return await self.commit(prepared, deadline)
+                return await self.commit(prepared, deadline, patient=patient)
             except Replaced:
                 continue
         raise Unavailable(
@@ -129,7 +129,7 @@ class Items:
     ) -> Prepared:
         """Check items and embed their images; arguments and errors as in `upsert`."""
         generation = self._writes.generation(collection)  # before the look at what it takes
-        spec = (await self._collections.describe(collection, deadline)).spec
+        spec = (await self._collections.describe(collection, deadline, patient=patient)).spec
         check_fingerprint(spec, fingerprint)
         sources = [item.source for item in items]
         vectors, model = await self._embedder.vectors(spec, sources, deadline, Priority.BULK, patient=patient)
@@ -137,11 +137,12 @@ class Items:
             vector if isinstance(vector, RequestError) else Item(item.id, vector, item.attributes)
             for item, vector in zip(items, vectors, strict=True)
         ]
-        results = await self._threads.read(lambda: checked(partial(check_item, spec), candidates), deadline)
+        check = partial(checked, partial(check_item, spec), candidates)
+        results = await self._threads.read(check, deadline, patient=patient)
         return Prepared(collection, generation, results, model)
 
-    async def commit(self, prepared: Prepared, deadline: float) -> Written:
-        """Write what was prepared.
+    async def commit(self, prepared: Prepared, deadline: float, *, patient: bool = False) -> Written:
+        """Write what was prepared; arguments as in `upsert`.
 
         Raises:
             Replaced: the collection isn't the one that it was prepared for.
@@ -154,6 +155,7 @@ class Items:
                 deadline,
                 ids=[item.id for item in good],
                 generation=prepared.generation,
+                patient=patient,
             )
         errors = [item if isinstance(item, RequestError) else None for item in prepared.items]
         log_errors("items_failed", prepared.collection, errors)

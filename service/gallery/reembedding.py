@@ -1,7 +1,5 @@
 """A collection's vectors made anew by another model, beside it, until the new collection takes its name."""
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -9,40 +7,27 @@ from functools import partial
 
 import structlog
 
-from service.errors import (
-    CollectionBusy,
-    InferenceFailed,
-    InvalidImage,
-    InvalidRequest,
-    RequestError,
-    VectorMismatch,
-    shorten,
-)
+from service.config import Config
+from service.errors import CollectionBusy, Overloaded, RequestError, VectorMismatch, shorten
 from service.gallery.building import new_name
 from service.gallery.collections import Collections
-from service.gallery.embedder import Embedder, checked
+from service.gallery.embedder import Embedder
 from service.gallery.image_roots import ImageRoots
-from service.gallery.journal import Journal
+from service.gallery.renewal import URI, Renewal
 from service.gallery.threads import IndexThreads, in_time
 from service.gallery.writes import Replaced, Writes
-from service.group import Priority
-from service.model import Model
-from service.retrieval.checks import check_item
-from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item
+from service.retrieval.index import CollectionInfo, CollectionSpec, Index
 from service.retrieval.schema import AttributeType
 from service.workers import WorkerPool
 
-URI = "uri"
-_PAGE_ITEMS = 4096
 _BATCH_ITEMS = 32
-# One batch's files are read while another's are embedded.
-_BATCHES_UNDER_WAY = 2
 # Writes are held back while no more than these are done anew.
 _LAST_ITEMS = 32
 _READ_THREADS = 2
 _MAX_PENDING_READS = 64
-# Errors of one item's image.
-_NAMED = (InvalidRequest, InferenceFailed)
+# Each has two batches of images in memory.
+_MOST_AT_A_TIME = 4
+_RETRY_AFTER_MS = 60_000.0
 log = structlog.get_logger()
 
 
@@ -77,17 +62,37 @@ class Reembedding:
         writes: Writes,
         collections: Collections,
         embedder: Embedder,
-        roots: ImageRoots,
-        max_batch_bytes: int,
+        config: Config,
     ) -> None:
+        """Look whether the folders of images are there, and start the threads that read them.
+
+        Raises:
+            ConfigError: one isn't a folder.
+        """
+        # A batch waits for room among the images that are in, of which it may have half.
+        most_bytes = config.max_queued_bytes // 2
+        max_image_bytes = min(config.max_image_bytes, most_bytes)
+        self._roots = ImageRoots(config.image_roots, max_image_bytes)
+        self._batch_items = min(_BATCH_ITEMS, config.max_images_per_request)
+        # Reached by one image more than fits below it.
+        self._batch_bytes = max(0, min(config.max_message_bytes, most_bytes - max_image_bytes))
         self._index, self._threads, self._writes = index, threads, writes
-        self._collections, self._embedder, self._roots = collections, embedder, roots
-        self._max_batch_bytes = max_batch_bytes
+        self._collections, self._embedder = collections, embedder
+        self._under_way = 0
         self._readers = WorkerPool("image", _READ_THREADS, _MAX_PENDING_READS)
 
     def close(self, timeout_s: float) -> bool:
         """End the threads that read images; whether they ended within the time."""
         return self._readers.close(timeout_s)
+
+    async def _read_images(
+        self, deadline: float, uris: Sequence[str | RequestError]
+    ) -> list[bytes | RequestError]:
+        return await in_time(
+            self._readers.run(partial(self._roots.read_some, uris, self._batch_bytes)),
+            deadline,
+            "the deadline passed while image files were read",
+        )
 
     async def run(
         self, collection: str, model_name: str, version: str, deadline: float, *, skip_broken: bool
@@ -110,6 +115,12 @@ class Reembedding:
             CollectionNotFound, ModelNotFound, InvalidRequest, Unavailable, DeadlineExpired.
         """
         self._roots.check_configured()
+        if self._under_way >= _MOST_AT_A_TIME:
+            raise Overloaded(
+                f"{self._under_way} collections are being made anew; expected at most {_MOST_AT_A_TIME} at a "
+                "time: try again later",
+                _RETRY_AFTER_MS,
+            )
         generation = self._writes.generation(collection)
         info = await self._collections.describe(collection, deadline)
         _check_schema(info.spec)
@@ -122,10 +133,22 @@ class Reembedding:
             fingerprint=model.fingerprint,
         )
         with self._writes.watched(collection) as journal:
+            self._under_way += 1
             try:
                 await self._writes.create(spec, deadline)
                 yield Progress(0, info.count)
-                copy = _Copy(self, collection, spec, model, deadline, skip_broken)
+                copy = Renewal(
+                    self._index,
+                    self._threads,
+                    self._embedder,
+                    partial(self._read_images, deadline),
+                    collection,
+                    spec,
+                    model,
+                    deadline,
+                    skip_broken,
+                    self._batch_items,
+                )
                 done = 0
                 async with aclosing(copy.all(journal)) as batches:
                     async for batch in batches:
@@ -141,6 +164,7 @@ class Reembedding:
                     f"collection {shorten(collection)} was dropped or replaced while it was being made anew"
                 ) from None
             finally:
+                self._under_way -= 1
                 # It isn't there any more where it has taken its place.
                 self._writes.drop_later(building)
         log.info(
@@ -154,133 +178,6 @@ class Reembedding:
         yield Progress(done, max(done, info.count), skipped, made)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    items: int
-    skipped: list[tuple[str, RequestError]]
-
-
-class _Copy:
-    """Fills one new collection."""
-
-    def __init__(
-        self,
-        house: Reembedding,
-        collection: str,
-        spec: CollectionSpec,
-        model: Model,
-        deadline: float,
-        skip_broken: bool,
-    ) -> None:
-        self._index, self._threads = house._index, house._threads
-        self._embedder, self._roots, self._readers = house._embedder, house._roots, house._readers
-        self._max_batch_bytes = house._max_batch_bytes
-        self._collection, self._spec, self._model = collection, spec, model
-        self._deadline, self._skip_broken = deadline, skip_broken
-
-    async def all(self, journal: Journal) -> AsyncGenerator[_Batch, None]:
-        """Each item once, as it stands when its page is read; what is written then is in the journal."""
-        after = ""
-        while True:
-            journal.reading()
-            page = await self._threads.read(partial(self._page, after), self._deadline)
-            if not page:
-                return
-            after = page[-1].id
-            journal.read_up_to(after)
-            async with aclosing(self._batches(page)) as batches:
-                async for batch in batches:
-                    yield batch
-            if len(journal) > _PAGE_ITEMS:
-                yield _Batch(0, await self.again(journal))
-
-    async def again(self, journal: Journal) -> list[tuple[str, RequestError]]:
-        """What the journal has, done as it stands now; gives the items that were left out."""
-        filters, ids = journal.take()
-        building, skipped = self._spec.name, []
-        for condition in filters:
-            delete = partial(self._index.delete_matching, building, condition)
-            await self._threads.write(delete, self._deadline)
-        for start in range(0, len(ids), _PAGE_ITEMS):
-            part = ids[start : start + _PAGE_ITEMS]
-            get = partial(self._index.get, self._collection, part, include_vectors=False)
-            items = await self._threads.read(get, self._deadline)
-            async with aclosing(self._batches(items)) as batches:
-                async for batch in batches:
-                    skipped += batch.skipped
-            there = {item.id for item in items} - {name for name, _ in skipped}
-            gone = [name for name in part if name not in there]
-            if gone:
-                await self._threads.write(partial(self._index.delete, building, gone), self._deadline)
-        return skipped
-
-    async def _batches(self, items: Sequence[Item]) -> AsyncGenerator[_Batch, None]:
-        under_way: deque[asyncio.Task[_Batch]] = deque()
-        try:
-            start = 0
-            while start < len(items):
-                part = items[start : start + _BATCH_ITEMS]
-                uris = [_uri(item) for item in part]
-                images = await in_time(
-                    self._readers.run(partial(self._roots.read_some, uris, self._max_batch_bytes)),
-                    self._deadline,
-                    "the deadline passed while image files were read",
-                )
-                part = part[: len(images)]
-                start += len(part)
-                under_way.append(asyncio.create_task(self._renew(part, images)))
-                if len(under_way) >= _BATCHES_UNDER_WAY:
-                    yield await under_way.popleft()
-            while under_way:
-                yield await under_way.popleft()
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
-
-    async def _renew(self, items: Sequence[Item], images: Sequence[bytes | RequestError]) -> _Batch:
-        good = [image for image in images if isinstance(image, bytes)]
-        vectors = iter(
-            await self._embedder.embed(self._model, good, self._deadline, Priority.BULK, patient=True)
-            if good
-            else []
-        )
-        renewed: list[Item | RequestError] = []
-        for item, image in zip(items, images, strict=True):
-            vector = next(vectors) if isinstance(image, bytes) else image
-            renewed.append(
-                vector if isinstance(vector, RequestError) else Item(item.id, vector, item.attributes)
-            )
-        check = partial(checked, partial(check_item, self._spec), renewed)
-        renewed = await self._threads.read(check, self._deadline)
-        skipped = [
-            (item.id, result)
-            for item, result in zip(items, renewed, strict=True)
-            if isinstance(result, RequestError)
-        ]
-        good_items = [result for result in renewed if isinstance(result, Item)]
-        for name, error in skipped:
-            # Where a whole batch fails to run it is rather the machine: no item is left out for that.
-            of_image = isinstance(error, InferenceFailed) and good_items
-            if not (self._skip_broken and (of_image or isinstance(error, InvalidRequest))):
-                raise (
-                    error if not isinstance(error, _NAMED) else type(error)(f"item {shorten(name)}: {error}")
-                )
-        if good_items:
-            upsert = partial(self._index.upsert, self._spec.name, good_items)
-            await self._threads.write(upsert, self._deadline)
-        return _Batch(len(items), skipped)
-
-    def _page(self, after: str) -> list[Item]:
-        return self._index.scan(
-            self._collection,
-            after=after,
-            limit=_PAGE_ITEMS,
-            include_vectors=False,
-            max_reply_bytes=self._max_batch_bytes,
-        )
-
-
 def _check_schema(spec: CollectionSpec) -> None:
     declared = spec.attributes.get(URI)
     if declared is not AttributeType.STRING:
@@ -289,10 +186,3 @@ def _check_schema(spec: CollectionSpec) -> None:
             f"collection {spec.name} can't be made anew from its images: these are named by the attribute "
             f"{URI!r}, a string, and the collection {found}"
         )
-
-
-def _uri(item: Item) -> str | RequestError:
-    uri = item.attributes.get(URI)
-    if isinstance(uri, str):
-        return uri
-    return InvalidImage(f"it has no attribute {URI!r}; expected where its image is")

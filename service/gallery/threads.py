@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from service.errors import DeadlineExpired, Unavailable
+from service.errors import DeadlineExpired, Overloaded, Unavailable
 from service.workers import WorkerPool
 
 T = TypeVar("T")
@@ -52,14 +52,16 @@ class IndexThreads:
         self._upkeep = WorkerPool("upkeep", _UPKEEP_THREADS, _MAX_PENDING_UPKEEP)
         self._stops: set[Stop] = set()
 
-    async def read(self, call: Callable[[], T], deadline: float) -> T:
-        """What `call` gives."""
+    async def read(self, call: Callable[[], T], deadline: float, *, patient: bool = False) -> T:
+        """What `call` gives; who is patient waits while too much waits already."""
         return await in_time(
-            self._readers.run(call), deadline, "the deadline passed before the index had answered"
+            _run(self._readers, call, patient),
+            deadline,
+            "the deadline passed before the index had answered",
         )
 
-    async def write(self, call: Callable[[], T], deadline: float) -> T:
-        """What `call` gives, after all writes that were asked for before it."""
+    async def write(self, call: Callable[[], T], deadline: float, *, patient: bool = False) -> T:
+        """What `call` gives, after all writes that were asked for before it; patience as for `read`."""
 
         def write() -> T:
             # In the thread: there the write begins, perhaps long after it was asked for.
@@ -68,7 +70,7 @@ class IndexThreads:
             return call()
 
         return await in_time(
-            self._writer.run(write),
+            _run(self._writer, write, patient),
             deadline,
             "the deadline passed before the write was acknowledged; it may be done all the same",
         )
@@ -92,6 +94,18 @@ class IndexThreads:
         readers_ended = self._readers.close(timeout_s)
         upkeep_ended = self._upkeep.close(timeout_s)
         return readers_ended, self._writer.close(timeout_s) and upkeep_ended
+
+
+async def _run(pool: WorkerPool, call: Callable[[], T], patient: bool) -> T:
+    while True:
+        try:
+            work = pool.submit(call)
+        except Overloaded as error:
+            if not patient:
+                raise
+            await asyncio.sleep(error.retry_after_ms / 1000)
+        else:
+            return await work
 
 
 async def in_time(work: Awaitable[T], deadline: float, message: str) -> T:

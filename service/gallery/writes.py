@@ -52,6 +52,7 @@ class Writes:
         ids: Sequence[str] = (),
         condition: Filter | None = None,
         generation: int | None = None,
+        patient: bool = False,
     ) -> T:
         """What `call` gives, which writes to a collection.
 
@@ -62,6 +63,7 @@ class Writes:
             ids: what it writes or deletes.
             condition: what it deletes by.
             generation: for which the vectors were made.
+            patient: wait while too many writes wait already, instead of being refused.
 
         Raises:
             Replaced: the collection has another generation.
@@ -82,7 +84,7 @@ class Writes:
             await in_time(
                 gate.wait(), deadline, "the deadline passed while the collection was being replaced"
             )
-        return await self._threads.write(write, deadline)
+        return await self._threads.write(write, deadline, patient=patient)
 
     async def create(self, spec: CollectionSpec, deadline: float) -> None:
         """Make an empty collection."""
@@ -93,14 +95,14 @@ class Writes:
 
         await self.write(spec.name, create, deadline)
 
-    async def drop(self, collection: str, deadline: float) -> None:
+    async def drop(self, collection: str, deadline: float, *, patient: bool = False) -> None:
         """Remove a collection and its items."""
 
         def drop() -> None:
             self._index.drop(collection)
             self._generations.pop(collection, None)
 
-        await self.write(collection, drop, deadline)
+        await self.write(collection, drop, deadline, patient=patient)
 
     async def rename(self, collection: str, name: str, deadline: float) -> None:
         """Let a collection take a free name."""
@@ -109,7 +111,7 @@ class Writes:
             self._index.rename(collection, name)
             self._renew(name)
 
-        await self.write(name, rename, deadline)
+        await self.write(name, rename, deadline, patient=True)
 
     async def replace(self, collection: str, by: str, deadline: float, *, generation: int) -> None:
         """Let the collection `by` take the name; only while they are held back.
@@ -121,20 +123,22 @@ class Writes:
         def replace() -> None:
             if generation != self.generation(collection):
                 raise Replaced
+            # Twice: whoever looks in between finds the old collection, and the new one when it comes back.
+            self._renew(collection)
             self._index.replace(collection, by)
             self._renew(collection)
 
         if asyncio.get_running_loop().time() >= deadline:
             raise DeadlineExpired("the deadline passed before the collection was replaced; it is as it was")
         # Its own time: whether a step that was begun is done is not to be left open.
-        await self._threads.write(replace, asyncio.get_running_loop().time() + _REPLACE_S)
+        await self._threads.write(replace, asyncio.get_running_loop().time() + _REPLACE_S, patient=True)
 
     def drop_later(self, building: str) -> None:
         """Drop a collection that was being built, whether or not its builder still runs."""
 
         async def drop() -> None:
             try:
-                await self.drop(building, asyncio.get_running_loop().time() + _DROP_S)
+                await self.drop(building, asyncio.get_running_loop().time() + _DROP_S, patient=True)
             except CollectionNotFound:
                 pass  # it had not begun, or has taken its place
             except FoveaError as error:
@@ -169,7 +173,7 @@ class Writes:
         """No writes are done meanwhile: they wait. What was asked for before has been done, and noted."""
         gate = self._gates[collection] = asyncio.Event()
         try:
-            await self._threads.write(lambda: None, deadline)
+            await self._threads.write(lambda: None, deadline, patient=True)
             yield
         finally:
             del self._gates[collection]

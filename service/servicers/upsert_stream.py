@@ -139,7 +139,7 @@ class UpsertStream:
         if before is not None:
             await before.wait()  # bounded by the deadline of each message before
         try:
-            return await self._items.commit(prepared, deadline)
+            return await self._items.commit(prepared, deadline, patient=True)
         except Replaced:
             return await self._items.upsert(collection, items, fingerprint, deadline, patient=True)
 

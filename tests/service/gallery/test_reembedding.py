@@ -20,7 +20,7 @@ from service.errors import (
     RequestError,
     VectorMismatch,
 )
-from service.gallery import journal, reembedding
+from service.gallery import journal, reembedding, renewal
 from service.gallery.gallery import Gallery
 from service.gallery.items import NewItem
 from service.gallery.reembedding import Progress
@@ -150,9 +150,10 @@ async def test_what_is_written_meanwhile_is_not_lost(
     house: Gallery, index: CountingIndex, root: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small pages and batches, so that writes fall before, into and behind what was read."""
-    monkeypatch.setattr(reembedding, "_PAGE_ITEMS", 7)
-    monkeypatch.setattr(reembedding, "_BATCH_ITEMS", 3)
+    monkeypatch.setattr(renewal, "_PAGE_ITEMS", 7)
+    monkeypatch.setattr(renewal, "_AGAIN_ITEMS", 5)
     monkeypatch.setattr(reembedding, "_LAST_ITEMS", 2)
+    house.reembedding._batch_items = 3
     chance = random.Random(seed)
     expected = {f"{n:03}": n for n in range(40)}
 
@@ -372,3 +373,41 @@ async def test_items_of_own_vectors_are_embedded_too(
         [step async for step in steps]
     [item] = index.get("external", ["a"])
     np.testing.assert_allclose(item.vector, expected_embedding(picture(5)), rtol=1e-5)
+
+
+async def test_small_rooms_for_images_are_enough(
+    packages: Path, root: Path, index: CountingIndex, stack: AsyncExitStack
+) -> None:
+    """Batches keep to what may be in at a time; a file that never could be is that item's error."""
+    config = Config(
+        model_repository=packages,
+        image_roots=(str(root),),
+        max_batch_size=1,
+        queue_capacity=4,
+        max_images_per_request=2,
+        max_message_bytes=64 * 1024,
+        max_arriving_bytes=64 * 1024,
+        max_queued_bytes=128 * 1024,
+    )
+    gallery = await stack.enter_async_context(opened(config, index, "colors"))
+    index.create(CollectionSpec(NAME, 2, Metric.COSINE, "", {"uri": AttributeType.STRING}))
+    (root / "large.png").write_bytes(file_bytes(picture(1)) + bytes(70_000))
+    names = [*(f"{number}.png" for number in range(20)), "large.png"]
+    index.upsert(NAME, [Item(name, np.ones(2, np.float32), {"uri": str(root / name)}) for name in names])
+    steps = await finish(gallery, skip_broken=True)
+    ((name, error),) = [each for step in steps for each in step.skipped]
+    assert name == "large.png"
+    assert "expected at most 65,536" in str(error)
+    assert index.count(NAME) == 20
+
+
+async def test_only_some_at_a_time(house: Gallery, index: CountingIndex) -> None:
+    schema = {"uri": AttributeType.STRING}
+    async with AsyncExitStack() as running:
+        for number in range(4):
+            index.create(CollectionSpec(f"c{number}", 2, Metric.COSINE, "", schema))
+            run = house.reembedding.run(f"c{number}", "colors", "", in_a_minute(), skip_broken=False)
+            await anext(await running.enter_async_context(aclosing(run)))
+        with pytest.raises(Overloaded, match="4 collections are being made anew; expected at most 4"):
+            await finish(house)
+    assert (await finish(house))[-1].collection is not None
