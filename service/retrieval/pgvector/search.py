@@ -31,6 +31,8 @@ _FEW_SHARE, _FEW_ITEMS = 0.05, 20_000
 # As pgvector bounds them.
 _MIN_CANDIDATES, _MAX_CANDIDATES = 40, 1000
 _MOST_SCANNED = 2**31 - 1
+# In parts of the database's work_mem.
+_SCAN_MEMORY = "4"
 # Of vectors scored at once: 16 MiB as they come.
 _VALUES = 4 * 1024 * 1024
 _STREAMED_ROWS = 1000
@@ -195,6 +197,7 @@ class Search:
                 ),
                 # In whatever order they come: all are scored and sorted here.
                 "hnsw.iterative_scan": "relaxed_order",
+                "hnsw.scan_mem_multiplier": _SCAN_MEMORY,
                 "hnsw.max_scan_tuples": str(
                     min(_MOST_SCANNED, max(20_000, math.ceil(4 * limit / self._share)))
                 ),

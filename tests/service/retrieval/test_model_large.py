@@ -27,7 +27,7 @@ from service.retrieval.index import (
     Storage,
 )
 from service.retrieval.schema import AttributeType
-from tests.service.retrieval.conftest import LARGE_ENGINES, MEMORY
+from tests.service.retrieval.conftest import EXAMPLES, LARGE_ENGINES, MEMORY
 from tests.service.retrieval.model import Model, Row
 
 DIMENSION = 24
@@ -140,25 +140,24 @@ class Runner:
 
 
 @pytest.mark.parametrize("engine", LARGE_ENGINES)
-@settings(
-    max_examples=6,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(
-    metric=st.sampled_from(Metric),
-    storage=st.sampled_from(Storage),
-    seed=st.integers(0, 1000),
-    steps=STEPS,
-)
-def test_agrees_with_brute_force(
-    engine: str,
-    metric: Metric,
-    storage: Storage,
-    seed: int,
-    steps: list[str],
-) -> None:
+def test_agrees_with_brute_force(engine: str) -> None:
+    histories = given(
+        engine=st.just(engine),
+        metric=st.sampled_from(Metric),
+        storage=st.sampled_from(Storage),
+        seed=st.integers(0, 1000),
+        steps=STEPS,
+    )
+    limited = settings(
+        max_examples=EXAMPLES.get(engine, 6),
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    limited(histories(check_history))()
+
+
+def check_history(engine: str, metric: Metric, storage: Storage, seed: int, steps: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(dir=MEMORY))
     runner = Runner(engine, folder, metric, storage, seed)
     try:
