@@ -156,8 +156,9 @@ class Database:
             TableGone: see there.
             IndexUnusable: all else that the database refuses, as when its disk is full.
         """
-        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else "BEGIN"
-        connection = self._begun(begin)
+        # Not as the database has it by default.
+        mode = "REPEATABLE READ READ ONLY" if read_only else "READ COMMITTED READ WRITE"
+        connection = self._begun(f"BEGIN ISOLATION LEVEL {mode}")
         undone = "nothing was changed by this call"
         try:
             with connection.cursor(binary=True) as cursor:
@@ -193,7 +194,7 @@ class Database:
     def _answers(connection: Connection, begin: str) -> bool:
         try:
             connection.execute(begin)
-        except psycopg.OperationalError:
+        except psycopg.Error:
             return False
         return True
 

@@ -174,8 +174,11 @@ def test_a_write_that_fails_half_way_leaves_nothing(open_index: Opener, sql: Sql
     assert index.count("photos") == 1
 
 
-def test_two_servers_write_to_one_collection(open_index: Opener) -> None:
-    first, second = open_index(), open_index()
+def test_two_servers_write_to_one_collection(open_index: Opener, conninfo: str) -> None:
+    first = open_index()
+    # Whatever is the rule in the database.
+    strict = "options=-c%20default_transaction_isolation%3Dserializable"
+    second = open_index(conninfo=f"{conninfo}&{strict}")
     first.create(SPEC)
     rng = np.random.default_rng(3)
     batches = [[f"{n:02}" for n in rng.permutation(40)] for _ in range(12)]
