@@ -1,6 +1,6 @@
 """Items of collections: written, deleted, read, counted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -141,21 +141,34 @@ class Items:
         results = await self._threads.read(check, deadline, patient=patient)
         return Prepared(collection, generation, results, model)
 
-    async def commit(self, prepared: Prepared, deadline: float, *, patient: bool = False) -> Written:
-        """Write what was prepared; arguments as in `upsert`.
+    async def commit(
+        self,
+        prepared: Prepared,
+        deadline: float,
+        *,
+        patient: bool = False,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> Written:
+        """Write what was prepared.
+
+        Args:
+            prepared: what.
+            deadline: loop time, in seconds.
+            patient: as in `upsert`.
+            on_turn: called as soon as it has its turn: what is committed later is written later.
 
         Raises:
             Replaced: the collection isn't the one that it was prepared for.
         """
         good = [item for item in prepared.items if isinstance(item, Item)]
         if good:
-            await self._writes.write(
+            await self._writes.upsert(
                 prepared.collection,
-                lambda: self._index.upsert(prepared.collection, good),
+                good,
                 deadline,
-                ids=[item.id for item in good],
                 generation=prepared.generation,
                 patient=patient,
+                on_turn=on_turn,
             )
         errors = [item if isinstance(item, RequestError) else None for item in prepared.items]
         log_errors("items_failed", prepared.collection, errors)

@@ -75,6 +75,10 @@ class IndexThreads:
             "the deadline passed before the write was acknowledged; it may be done all the same",
         )
 
+    def submit_write(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+        """What `call` will give, in the turn that it gets at once; it sees to deadlines itself."""
+        return self._writer.submit(call)
+
     async def upkeep(self, call: Callable[[Stop], T], deadline: float) -> T:
         """What `call` gives: long work, which has to ask its `Stop` whether it is still wanted."""
         stop = Stop(deadline)

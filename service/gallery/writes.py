@@ -8,11 +8,19 @@ from typing import TypeVar
 
 import structlog
 
-from service.errors import CollectionBusy, CollectionNotFound, DeadlineExpired, FoveaError, shorten
+from service.errors import (
+    CollectionBusy,
+    CollectionNotFound,
+    DeadlineExpired,
+    FoveaError,
+    Overloaded,
+    shorten,
+)
+from service.gallery.group_commit import Entry, GroupCommit
 from service.gallery.journal import Journal
 from service.gallery.threads import IndexThreads, in_time
 from service.retrieval.filters import Filter
-from service.retrieval.index import CollectionSpec, Index
+from service.retrieval.index import CollectionSpec, Index, Item
 
 T = TypeVar("T")
 # The next start drops what isn't dropped in this time.
@@ -37,6 +45,7 @@ class Writes:
         self._gates: dict[str, asyncio.Event] = {}
         self._numbers = itertools.count(1)
         self._generations: dict[str, int] = {}
+        self._groups: dict[str, GroupCommit] = {}
         self._drops: set[asyncio.Task[None]] = set()
 
     def generation(self, collection: str) -> int:
@@ -51,7 +60,6 @@ class Writes:
         *,
         ids: Sequence[str] = (),
         condition: Filter | None = None,
-        generation: int | None = None,
         patient: bool = False,
     ) -> T:
         """What `call` gives, which writes to a collection.
@@ -62,29 +70,88 @@ class Writes:
             deadline: it isn't begun after it.
             ids: what it writes or deletes.
             condition: what it deletes by.
-            generation: for which the vectors were made.
             patient: wait while too many writes wait already, instead of being refused.
+        """
+
+        def write() -> T:
+            try:
+                return call()
+            finally:
+                self._note(collection, ids, condition)
+
+        await self._pass_gate(collection, deadline)
+        return await self._threads.write(write, deadline, patient=patient)
+
+    async def upsert(
+        self,
+        collection: str,
+        items: Sequence[Item],
+        deadline: float,
+        *,
+        generation: int,
+        patient: bool = False,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write items, together with those of others that wait at the same time.
+
+        Args:
+            collection: where.
+            items: checked already.
+            deadline: it isn't begun after it.
+            generation: for which the vectors were made.
+            patient: as for `write`.
+            on_turn: called as soon as they have their turn: what asks later is written later.
 
         Raises:
             Replaced: the collection has another generation.
         """
 
-        def write() -> T:
-            if generation is not None and generation != self.generation(collection):
+        def check() -> None:
+            if generation != self.generation(collection):
                 raise Replaced
-            try:
-                return call()
-            finally:
-                # Also when it failed: what it did then is open.
-                journal = self._journals.get(collection)
-                if journal is not None:
-                    journal.note(ids, condition)
 
+        while True:
+            await self._pass_gate(collection, deadline)
+            entry = Entry(items, check, deadline, asyncio.get_running_loop().create_future())
+            try:
+                self._group(collection).add(entry)
+                break
+            except Overloaded as error:
+                if not patient:
+                    raise
+                wait_s = error.retry_after_ms / 1000
+                await in_time(asyncio.sleep(wait_s), deadline, "the deadline passed before the write began")
+        on_turn()
+        await in_time(
+            entry.written,
+            deadline,
+            "the deadline passed before the write was acknowledged; it may be done all the same",
+        )
+
+    def _group(self, collection: str) -> GroupCommit:
+        group = self._groups.get(collection)
+        if group is None:
+
+            def write(items: Sequence[Item]) -> None:
+                try:
+                    self._index.upsert(collection, items)
+                finally:
+                    self._note(collection, [item.id for item in items])
+
+            group = self._groups[collection] = GroupCommit(write, self._threads.submit_write)
+        return group
+
+    def _note(self, collection: str, ids: Sequence[str], condition: Filter | None = None) -> None:
+        """After a write, also when it failed: what it did then is open."""
+        journal = self._journals.get(collection)
+        if journal is not None:
+            journal.note(ids, condition)
+
+    async def _pass_gate(self, collection: str, deadline: float) -> None:
         while gate := self._gates.get(collection):
             await in_time(
                 gate.wait(), deadline, "the deadline passed while the collection was being replaced"
             )
-        return await self._threads.write(write, deadline, patient=patient)
 
     async def create(self, spec: CollectionSpec, deadline: float) -> None:
         """Make an empty collection."""
@@ -103,6 +170,7 @@ class Writes:
             self._generations.pop(collection, None)
 
         await self.write(collection, drop, deadline, patient=patient)
+        self._groups.pop(collection, None)
 
     async def rename(self, collection: str, name: str, deadline: float) -> None:
         """Let a collection take a free name."""

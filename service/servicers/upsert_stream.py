@@ -27,6 +27,18 @@ class _Message:
         self.answer: asyncio.Task[pb.UpsertStreamResponse]
 
 
+class _Turn:
+    """How far a message has come; both are set at its end too, whatever it was.
+
+    Attributes:
+        taken: its items have their place among those to be written.
+        over: they are written, or never will be.
+    """
+
+    def __init__(self) -> None:
+        self.taken, self.over = asyncio.Event(), asyncio.Event()
+
+
 class UpsertStream:
     """Writes a stream's messages in their order, several of them being embedded at a time.
 
@@ -80,7 +92,7 @@ class UpsertStream:
 
     async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         window_items, window_bytes = self._config.stream_window_images, self._config.max_message_bytes
-        before: asyncio.Event | None = None
+        before: _Turn | None = None
         while True:
             while self._in_items >= window_items or self._in_bytes >= window_bytes:
                 self._room.clear()
@@ -91,9 +103,9 @@ class UpsertStream:
             if request is grpc.aio.EOF:
                 return
             self._beginning = True
-            message, written = _Message(checked(request)), asyncio.Event()
-            message.answer = asyncio.create_task(self._answer(request, before, written))
-            before = written
+            message, turn = _Message(checked(request)), _Turn()
+            message.answer = asyncio.create_task(self._answer(request, before, turn))
+            before = turn
             request = None  # a stream may be idle for long now
             self._in_items += message.items
             self._in_bytes += message.size_bytes
@@ -102,14 +114,14 @@ class UpsertStream:
             self._news.set()
 
     async def _answer(
-        self, message: pb.UpsertStreamRequest, before: asyncio.Event | None, written: asyncio.Event
+        self, message: pb.UpsertStreamRequest, before: _Turn | None, turn: _Turn
     ) -> pb.UpsertStreamResponse:
         """Embed a message's images, then write its items in its turn.
 
         Args:
             message: what to write.
-            before: is set once the message before it is written, or never will be.
-            written: so for this one.
+            before: the turn of the message before it.
+            turn: its own.
         """
         number, request = message.id, message.request
         timeout_s = message.timeout_ms / 1000 or None
@@ -120,12 +132,13 @@ class UpsertStream:
             items = [new_item(item) for item in request.items]
             collection, fingerprint = request.collection, request.fingerprint
             del message, request  # its images take room a second time
-            done = await self._write(collection, items, fingerprint, deadline, before)
+            done = await self._write(collection, items, fingerprint, deadline, before, turn)
             return pb.UpsertStreamResponse(id=number, response=upsert_response(ids, done))
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
             return pb.UpsertStreamResponse(id=number, error=why(error))
         finally:
-            written.set()
+            turn.taken.set()
+            turn.over.set()
 
     async def _write(
         self,
@@ -133,14 +146,17 @@ class UpsertStream:
         items: list[NewItem],
         fingerprint: str,
         deadline: float,
-        before: asyncio.Event | None,
+        before: _Turn | None,
+        turn: _Turn,
     ) -> Written:
         prepared = await self._items.prepare(collection, items, fingerprint, deadline, patient=True)
         if before is not None:
-            await before.wait()  # bounded by the deadline of each message before
+            await before.taken.wait()  # bounded by the deadline of each message before
         try:
-            return await self._items.commit(prepared, deadline, patient=True)
+            return await self._items.commit(prepared, deadline, patient=True, on_turn=turn.taken.set)
         except Replaced:
+            if before is not None:  # which may have to be written again as well
+                await before.over.wait()
             return await self._items.upsert(collection, items, fingerprint, deadline, patient=True)
 
     def _forget_oldest(self) -> None:
