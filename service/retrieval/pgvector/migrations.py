@@ -68,7 +68,7 @@ def _add_extension(connection: Connection, address: Address) -> None:
         except psycopg.Error as error:
             raise IndexUnusable(
                 f"{address}: {address.told(error)}; install pgvector {_PGVECTOR[0]}.{_PGVECTOR[1]} or newer "
-                "on the database's machine, and have its owner run CREATE EXTENSION vector"
+                "on the database's machine, and have a superuser run CREATE EXTENSION vector"
             ) from error
     found = str(_value(connection, version))
     if tuple(map(int, found.split(".")[:2])) < _PGVECTOR:

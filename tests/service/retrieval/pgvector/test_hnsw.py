@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from psycopg.sql import SQL, Identifier
 
-from service.errors import DeadlineExpired
+from service.errors import DeadlineExpired, IndexUnusable
 from service.retrieval.filters import And, Equals, Filter, Not, Range, matches
 from service.retrieval.index import CollectionSpec, GroupBy, Item, Metric, SearchOptions, Storage
 from service.retrieval.pgvector.engine import PgvectorIndex
@@ -196,6 +196,19 @@ def test_a_build_that_broke_off_is_begun_again(open_index: Opener, sql: Sql) -> 
     index = open_index(index_from_items=50)
     until(lambda: index.describe("photos").index_type == "hnsw")
     assert sql("SELECT 'items_1_hnsw'::regclass::oid") != [before]
+
+
+def test_a_build_that_fails_is_told_and_searches_go_on(open_index: Opener) -> None:
+    index = open_index(index_from_items=50, build_memory_mb=0)  # which PostgreSQL refuses
+    rows = vectors(80, 4)
+    index.create(CollectionSpec("photos", 4, Metric.L2, ""))
+    index.upsert("photos", [Item(str(n), row) for n, row in enumerate(rows)])
+    for _ in range(2):  # tried again at once, when asked for
+        with pytest.raises(IndexUnusable, match=r"items_1.*maintenance_work_mem"):
+            index.flush("photos")
+    assert index.describe("photos").index_type == "flat"
+    [[nearest_one]] = index.search("photos", rows[7:8], 1)
+    assert nearest_one.id == "7"
 
 
 def test_writes_and_searches_go_on_while_an_index_is_built(

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,3 +69,33 @@ def forget_role(sql: Sql, schema: str, request: pytest.FixtureRequest) -> Callab
         request.addfinalizer(lambda: sql(f"DROP SCHEMA {schema} CASCADE; DROP ROLE {role}"))
 
     return forget
+
+
+@pytest.fixture
+def other_database(sql: Sql, schema: str, conninfo: str) -> Iterator[Callable[[str], str]]:
+    """Makes a database of the test's; gives where it is, for a role that owns it and can do no more."""
+    sql(f"CREATE ROLE {schema}_owner LOGIN")
+
+    def make(options: str) -> str:
+        sql(f"CREATE DATABASE {schema} OWNER {schema}_owner TEMPLATE template0 {options}")
+        return conninfo.replace("postgres:@/postgres", f"{schema}_owner@/{schema}")
+
+    yield make
+    sql(f"DROP DATABASE {schema}")
+    sql(f"DROP ROLE {schema}_owner")
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    open_index: Opener, other_database: Callable[[str], str]
+) -> None:
+    conninfo = other_database("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    with pytest.raises(IndexUnusable, match="encoding is SQL_ASCII; expected UTF8"):
+        open_index(conninfo=conninfo)
+
+
+def test_without_the_extension_it_is_told_who_can_add_it(
+    open_index: Opener, other_database: Callable[[str], str]
+) -> None:
+    conninfo = other_database("ENCODING 'UTF8'")
+    with pytest.raises(IndexUnusable, match=r"permission denied.*run CREATE EXTENSION vector"):
+        open_index(conninfo=conninfo)
