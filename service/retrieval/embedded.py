@@ -32,10 +32,11 @@ from service.retrieval.checks import (
 from service.retrieval.collection import Collection
 from service.retrieval.filters import Filter
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor, SearchOptions
-from service.retrieval.keeper import Keeper
+from service.retrieval.keeper import Keeper, Work
 from service.retrieval.segment_files import remove_others
 from service.retrieval.segments import MAX_SEGMENT_ROWS, Segments
 from service.retrieval.stopping import Stopped, deadline_in
+from service.retrieval.sweeper import Sweeper
 from service.retrieval.upkeep import MIN_TIER_ROWS_ALLOWED, Upkeep, save_all
 
 # Beside the record: files of what memory holds.
@@ -81,7 +82,8 @@ class EmbeddedIndex(Index):
             self._record = record.Record(folder / record.FILE_NAME)
             try:
                 self._load()
-                self._keeper = Keeper(self._upkeeps)
+                self._sweeper = Sweeper(self._record, self._writing)
+                self._keeper = Keeper(self._work)
             except BaseException:
                 with suppress(IndexUnusable):  # the first error is the one to tell
                     self._record.close()
@@ -263,7 +265,11 @@ class EmbeddedIndex(Index):
     def _retire(self, gone: Collection) -> None:
         gone.upkeep.retired = True
         self._retired.append(gone.upkeep)
+        self._sweeper.due = True
         self._keeper.wake()
+
+    def _work(self) -> list[Work]:
+        return [*self._upkeeps(), self._sweeper]
 
     def _upkeeps(self) -> list[Upkeep]:
         """All that there is to look after; those of collections that are gone once."""

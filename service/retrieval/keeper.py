@@ -3,11 +3,11 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
-from service.retrieval.stopping import Stopped
-from service.retrieval.upkeep import Upkeep
+from service.retrieval.stopping import Stop, Stopped
 from service.workers import NICENESS
 
 log = structlog.get_logger()
@@ -17,17 +17,25 @@ _PAUSE_S = 0.05
 _RETRY_S = 10.0
 
 
+class Work(Protocol):
+    """What is to be done now and then."""
+
+    def run(self, stopped: Stop) -> None:
+        """Do it; raises Stopped where it was called off."""
+
+
 class Keeper:
     """One thread for an index, at a lower priority than the searches'."""
 
-    def __init__(self, upkeeps: Callable[[], Sequence[Upkeep]]) -> None:
-        """Start the thread.
+    def __init__(self, work: Callable[[], Sequence[Work]]) -> None:
+        """Start the thread, which looks after all at once.
 
         Args:
-            upkeeps: those of all collections, dropped ones included until their turn has come.
+            work: what there is just now: the upkeep of all collections, of dropped ones once.
         """
-        self._upkeeps = upkeeps
+        self._work = work
         self._wake = threading.Event()
+        self._wake.set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="index-keeper", daemon=True)
         self._thread.start()
@@ -54,9 +62,9 @@ class Keeper:
             self._wake.wait()
             self._wake.clear()
             pause_s = _PAUSE_S
-            for upkeep in self._upkeeps():
+            for work in self._work():
                 try:
-                    upkeep.run(lambda: self.stopping)
+                    work.run(lambda: self.stopping)
                 except Stopped:  # dropped meanwhile, or closing
                     continue
                 except Exception:  # searches and writes go on without; the next try may do

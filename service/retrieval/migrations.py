@@ -31,6 +31,8 @@ MIGRATIONS = (
     ALTER TABLE collections ADD COLUMN storage TEXT NOT NULL DEFAULT 'float32';
     -- Those declared: a JSON object, name to type.
     ALTER TABLE collections ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}';
+    -- 1: it is gone, and so is its name; its items go some at a time.
+    ALTER TABLE collections ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
     """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -23,6 +23,8 @@ FILE_NAME = "record.sqlite"
 _PAGE_BYTES = 16 * 1024
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
+# No collection can be named with a space.
+_DROP = "UPDATE collections SET dropped = 1, name = 'dropped ' || key WHERE key = ?"
 
 
 class Record:
@@ -87,7 +89,7 @@ class Record:
         with self._translated():
             rows = self._connection.execute(
                 "SELECT key, name, dimension, metric, fingerprint, attributes, storage FROM collections "
-                "ORDER BY name"
+                "WHERE NOT dropped ORDER BY name"
             ).fetchall()
         return [(key, self._spec(*fields)) for key, *fields in rows]
 
@@ -198,16 +200,32 @@ class Record:
             return _number(self._connection.execute("SELECT last_insert_rowid()"))
 
     def rename(self, key: int, name: str, *, replaced: int | None = None) -> None:
-        """Give a collection a name, which another one loses together with its items."""
+        """Give a collection a name, which another one loses, dropped."""
         with self._transaction():
             if replaced is not None:
-                self._connection.execute("DELETE FROM collections WHERE key = ?", (replaced,))
+                self._connection.execute(_DROP, (replaced,))
             self._connection.execute("UPDATE collections SET name = ? WHERE key = ?", (name, key))
 
     def drop(self, key: int) -> None:
-        """Remove a collection with its items."""
+        """Remove a collection; its items take room until they are swept."""
         with self._transaction():
-            self._connection.execute("DELETE FROM collections WHERE key = ?", (key,))
+            self._connection.execute(_DROP, (key,))
+
+    def sweep(self, count: int) -> bool:
+        """Remove so many items of dropped collections; whether there may be more."""
+        with self._transaction():
+            execute = self._connection.execute
+            row = execute("SELECT key FROM collections WHERE dropped LIMIT 1").fetchone()
+            if row is None:
+                return False
+            swept = execute(
+                "DELETE FROM items WHERE sequence IN "
+                "(SELECT sequence FROM items WHERE collection = ? LIMIT ?)",
+                (*row, count),
+            ).rowcount
+            if swept < count:
+                execute("DELETE FROM collections WHERE key = ?", row)
+            return True
 
     def next_sequences(self, count: int) -> NDArray[np.int64]:
         """The numbers that the next write of so many items takes."""

@@ -312,7 +312,7 @@ def test_a_write_that_the_disk_refuses_changes_nothing(folder: Path) -> None:
     index = EmbeddedIndex(folder)
     query = np.zeros((1, 64), np.float32)
     before = index.search("photos", query, 1000)
-    with file_size_limit(64 * 1024):
+    with file_size_limit(1024):
         with pytest.raises(IndexUnusable, match="nothing was changed by this call"):
             index.upsert("photos", items(400, 5000))
         with pytest.raises(IndexUnusable, match="nothing was changed by this call"):
