@@ -146,7 +146,8 @@ def open_collection(path: Path) -> Iterator[CollectionFile]:
     """
     _, parquet = _pyarrow()
     with _translated(path):
-        file = parquet.ParquetFile(path, page_checksum_verification=True)
+        # Its buffer would come to hold the whole file.
+        file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
     with file:
         yield CollectionFile(path, file)
 

@@ -199,3 +199,17 @@ def test_without_pyarrow_it_says_what_to_install(path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(NotConfigured, match=r"pip install 'fovea-serving\[server\]'"):
         read(path)
+
+
+def test_reading_holds_little_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_file, "_GROUP_BYTES", 256 * 1024)
+    path = tmp_path / "large.parquet"
+    vector = np.random.default_rng(0).normal(size=1024).astype(np.float32)
+    batches = ([Item(f"{start + n}", vector) for n in range(100)] for start in range(0, 5000, 100))
+    write_collection(path, CollectionSpec("large", 1024, Metric.L2, ""), batches)
+    before, most = pa.total_allocated_bytes(), 0
+    with open_collection(path) as file:
+        for _ in file.batches():
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert path.stat().st_size > 20_000_000
+    assert most < 5_000_000
