@@ -192,6 +192,9 @@ class Search:
         if by_index:
             settings = {
                 "enable_indexscan": "on",
+                # The planner doesn't know that long vectors are fetched from elsewhere, one by one, so it
+                # thinks too well of comparing and sorting many. Where that is better was decided before.
+                "enable_sort": "off",
                 "hnsw.ef_search": str(
                     candidates_for(self._options.recall, limit, self._table.count, self._share)
                 ),
@@ -203,7 +206,7 @@ class Search:
                 ),
             }
         else:
-            settings = {"enable_indexscan": "off"}
+            settings = {"enable_indexscan": "off", "enable_sort": "on"}
         if settings != self._settings:
             self._settings = settings
             calls = SQL(", ").join([SQL("set_config(%s, %s, true)")] * len(settings))

@@ -113,6 +113,33 @@ def test_filters_hold_and_find_their_share(open_index: Opener) -> None:
         assert hits / wanted >= 0.97, condition
 
 
+def test_it_is_the_index_that_answers(open_index: Opener, sql: Sql) -> None:
+    """Not the planner's liking for small tables; but where all is asked for, or little kept, every item."""
+    index = open_index(index_from_items=1000)
+    rows = vectors()
+    filled(index, CollectionSpec("photos", DIMENSION, Metric.L2, "", SCHEMA), rows)
+
+    def uses(**options: Any) -> bool:
+        def scans() -> int:
+            [(number,)] = sql(
+                "SELECT pg_stat_get_numscans('items_1_hnsw'::regclass) FROM pg_stat_clear_snapshot()"
+            )
+            return int(number)
+
+        before = scans()
+        index.search("photos", rows[:1], 10, options=SearchOptions(**options))
+        index.close()  # its sessions count what they did when they end
+        until(lambda: not sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'fovea'"))
+        return scans() > before
+
+    assert uses()
+    for options in ({"recall": 1.0}, {"filter": Range("number", lt=20)}):
+        index = open_index(index_from_items=1000)
+        assert not uses(**options)
+    index = open_index(index_from_items=1000)
+    assert uses(filter=Range("number", lt=1000))
+
+
 def test_what_is_written_or_deleted_later_is_seen(open_index: Opener) -> None:
     index = open_index(index_from_items=1000)
     rows = vectors()
