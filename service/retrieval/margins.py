@@ -43,11 +43,12 @@ class Margins:
     zs: tuple[float, ...]
     scored_share: float
 
-    def z(self, recall: float) -> float:
-        """Of a wanted share of near vectors, above 0 and below 1."""
+    def z(self, recall: float, top_k: int) -> float:
+        """What it takes to find this share, above 0 and below 1, of so many nearest vectors."""
+        # Of many most are nearer than the last, and so more surely among those scored; of few none is.
+        theory = NormalDist().inv_cdf(recall if top_k >= _TOP_K else (1 + recall) / 2)
         pairs = zip(RECALLS, self.zs, strict=True)
-        measured_z = next((z for share, z in pairs if share >= recall), self.zs[-1])
-        return max(measured_z, NormalDist().inv_cdf(recall))
+        return max(theory, next((z for share, z in pairs if share >= recall), self.zs[-1]))
 
 
 def bits_within(angles: NDArray[np.float64], z: float, bit_count: int) -> NDArray[np.float64]:
@@ -60,23 +61,20 @@ def first_scored(top_k: int) -> int:
     return max(128, 2 * top_k)
 
 
-def measured(
-    rows: Rows, metric: Metric, coder: SignCoder, codes: Codes, numbers: NDArray[np.int64]
-) -> Margins:
+def measured(rows: Rows, metric: Metric, coder: SignCoder, all_codes: Codes) -> Margins:
     """Search for some of the rows among the others, by codes and exactly.
 
     Args:
-        rows: where they are.
+        rows: of which some hundreds at least may be found.
         metric: of the collection.
         coder: made the codes.
-        codes: of the rows `numbers`.
-        numbers: int64 [codes], rising, of rows that may be found; some thousands at least.
+        all_codes: of all rows, by row number.
     """
-    random = np.random.default_rng(len(numbers))
+    random = np.random.default_rng(rows.live)
+    numbers = rows.numbers
     if len(numbers) > _MOST_ROWS:
-        chosen = np.sort(random.choice(len(numbers), _MOST_ROWS, replace=False))
-        numbers = numbers[chosen]
-        codes = Codes(codes.bits[chosen], codes.lengths[chosen], codes.projections[chosen])
+        numbers = np.sort(random.choice(numbers, _MOST_ROWS, replace=False))
+    codes = all_codes.at(numbers)
     own = np.sort(random.choice(len(numbers), min(_QUERIES, len(numbers)), replace=False))
     queries = rows.gather(numbers[own])
     angles = Angles(coder, metric, queries)

@@ -32,7 +32,7 @@ _FEW_SHARE = 0.04
 _MIN_CANDIDATES = 768
 # FAISS counts candidates in an array of candidates × (bits + 1) numbers of 8 bytes for each query. The
 # allocator would take one of 32 MiB and more from the kernel anew each time.
-_COUNTER_BYTES = 24 * 1024 * 1024
+_COUNTER_BYTES = 10 * 1024 * 1024
 # Candidates beyond top_k that are scored in float64.
 _SPARE = 4
 _MAX_SCORED_SHARE = 0.25
@@ -62,7 +62,7 @@ def search(
         rows = Rows(segments, kept)
         few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _MIN_CANDIDATES)
         if rows.live > few:
-            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall)).run()
+            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall, top_k)).run()
     return flat.search(segments, metric, queries, top_k, kept)
 
 

@@ -5,7 +5,6 @@ The share of bits in which two codes differ estimates the angle between the vect
 orthogonal, or a tight frame where there are more of them than dimensions.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -15,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.retrieval.index import Metric
+from service.retrieval.own_pages import own_pages
 
 # Bits of a code: as many as dimensions, within these bounds. Short vectors get more, since codes of few bits
 # tell little; beyond 1,024 further ones cost more of the scan than they save of the rescoring.
 MIN_BITS, MAX_BITS = 256, 1024
 _SEED = 20_020
-# Of rotated vectors at once: 8 MiB.
-_BLOCK_VALUES = 2 * 1024 * 1024
+# Of rotated vectors at once: 1 MiB, which stays in the cache.
+_BLOCK_VALUES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,15 @@ class Codes:
 
     def __len__(self) -> int:
         return len(self.bits)
+
+    def at(self, places: slice | NDArray[np.int64]) -> "Codes":
+        """Of some of the vectors; of a slice without copying."""
+        return Codes(self.bits[places], self.lengths[places], self.projections[places])
+
+    def set(self, places: slice | NDArray[np.int64], codes: "Codes") -> None:
+        """Write those of some of the vectors."""
+        self.bits[places], self.lengths[places] = codes.bits, codes.lengths
+        self.projections[places] = codes.projections
 
 
 @dataclass(frozen=True)
@@ -83,30 +92,28 @@ class SignCoder:
         transform.is_trained = True
         return transform
 
+    def room(self, rows: int) -> Codes:
+        """For the codes of so many vectors."""
+        bits = own_pages((rows, self.bit_count // 8), np.uint8)
+        return Codes(bits, own_pages((rows,), np.float32), own_pages((rows,), np.float32))
+
     def encode(self, vectors: NDArray[Any]) -> NDArray[np.uint8]:
         """The bits, uint8 [rows, bytes], of vectors [rows, dimension]; in the calling thread alone."""
         # Of each calling thread; FAISS's own BLAS follows it, numpy's doesn't.
         faiss.omp_set_num_threads(1)
-        bits = np.empty((len(vectors), self.bit_count // 8), np.uint8)
-        for part in self._blocks(len(vectors)):
-            rotated = self._transform.apply(np.ascontiguousarray(vectors[part], np.float32))
-            bits[part] = np.packbits(rotated > 0, axis=1)
-        return bits
+        rotated = self._transform.apply(np.ascontiguousarray(vectors, np.float32))
+        return np.packbits(rotated > 0, axis=1)
 
-    def codes(self, vectors: NDArray[Any]) -> Codes:
-        """All that is kept of vectors [rows, dimension]."""
-        lengths, projections = (np.empty(len(vectors), np.float32) for _ in range(2))
-        for part in self._blocks(len(vectors)):
-            block = vectors[part].astype(np.float32)
-            projections[part] = np.einsum("nd,d->n", block, self.center)
-            block -= self.center
-            lengths[part] = np.sqrt(np.einsum("nd,nd->n", block, block))
-        return Codes(self.encode(vectors), lengths, projections)
-
-    def _blocks(self, rows: int) -> Iterator[slice]:
+    def code(self, vectors: NDArray[Any], codes: Codes) -> None:
+        """Write the codes of vectors [rows, dimension]; some rows at a time."""
         size = max(1, _BLOCK_VALUES // max(self.directions.shape))
-        for start in range(0, rows, size):
-            yield slice(start, start + size)
+        for start in range(0, len(vectors), size):
+            part = slice(start, start + size)
+            block = vectors[part].astype(np.float32)
+            codes.bits[part] = self.encode(block)
+            codes.projections[part] = np.einsum("nd,d->n", block, self.center)
+            block -= self.center
+            codes.lengths[part] = np.sqrt(np.einsum("nd,nd->n", block, block))
 
 
 class Angles:

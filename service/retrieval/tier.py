@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.retrieval.index import Metric
 from service.retrieval.margins import Margins, measured
+from service.retrieval.own_pages import joined
 from service.retrieval.rows import Rows
 from service.retrieval.segments import Segment
 from service.retrieval.signs import Codes, SignCoder
@@ -24,7 +25,8 @@ MAX_DIMENSION = 4096
 _MAX_SCORED_SHARE = 0.25
 # The mean, and what was measured, hold until the collection has grown this much.
 _GROWTH = 4
-_SAMPLE_ROWS = 16_384
+_SAMPLE_ROWS = 2048
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,18 @@ def renewed(
     rows = Rows(segments)
     trained = tier is None or tier.outgrown(rows.live)
     coder = SignCoder.around(_mean(rows)) if tier is None or trained else tier.coder
-    parts, covers, start = [], [], 0
+    codes, covers, start = coder.room(int(rows.starts[-1])), [], 0
     for segment in segments:
         if stopped():
             raise Stopped
-        parts.append(_codes(coder, segment, None if trained else tier))
+        stop = start + segment.used
+        _fill(codes.at(slice(start, stop)), coder, segment, None if trained else tier)
         covers.append(Cover(segment.sequences, start, segment.used))
-        start += segment.used
-    codes = Codes(
-        np.concatenate([part.bits for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.projections for part in parts]),
-    )
-    sequences = np.concatenate([segment.sequences[: segment.used] for segment in segments])
+        start = stop
+    sequences = joined([segment.sequences[: segment.used] for segment in segments])
     if tier is not None and not trained:
         return Tier(coder, tier.margins, tier.trained_count, codes, sequences, tuple(covers))
-    live = rows.numbers
-    margins = measured(rows, metric, coder, _at(codes, live), live)
+    margins = measured(rows, metric, coder, codes)
     return Tier(coder, margins, rows.live, codes, sequences, tuple(covers))
 
 
@@ -123,22 +120,23 @@ def _mean(rows: Rows) -> NDArray[np.float32]:
     return np.asarray(sample.mean(axis=0, dtype=np.float64), np.float32)
 
 
-def _codes(coder: SignCoder, segment: Segment, tier: Tier | None) -> Codes:
-    """A segment's, of which those that the tier has are copied."""
+def _fill(codes: Codes, coder: SignCoder, segment: Segment, tier: Tier | None) -> None:
+    """Make a segment's codes, of which those that the tier has are copied."""
     used = segment.used
     if tier is None or not len(tier.sequences):
-        return coder.codes(segment.vectors[:used])
+        coder.code(segment.vectors[:used], codes)
+        return
+    for cover in tier.covers:
+        if cover.sequences is segment.sequences and cover.count == used:
+            codes.set(slice(None), tier.codes.at(slice(cover.start, cover.start + used)))
+            return
     wanted = segment.sequences[:used]
     places = np.minimum(np.searchsorted(tier.sequences, wanted), len(tier.sequences) - 1)
-    codes = _at(tier.codes, places)
+    codes.set(slice(None), tier.codes.at(places))
     # Sequence 0 is no row's own.
     missing = np.flatnonzero((tier.sequences[places] != wanted) | (wanted == 0))
-    if len(missing):
-        made = coder.codes(segment.vectors[missing])
-        codes.bits[missing] = made.bits
-        codes.lengths[missing], codes.projections[missing] = made.lengths, made.projections
-    return codes
-
-
-def _at(codes: Codes, places: NDArray[np.int64]) -> Codes:
-    return Codes(codes.bits[places], codes.lengths[places], codes.projections[places])
+    for start in range(0, len(missing), _ROWS_AT_ONCE):
+        part = missing[start : start + _ROWS_AT_ONCE]
+        made = coder.room(len(part))
+        coder.code(segment.vectors[part], made)
+        codes.set(part, made)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.retrieval.index import CollectionSpec
 from service.retrieval.margins import RECALLS, Margins
+from service.retrieval.own_pages import own_pages
 from service.retrieval.section_file import BrokenFile, Buffer, SectionReader, write_sections
 from service.retrieval.signs import Codes, SignCoder
 from service.retrieval.tier import Tier
@@ -77,9 +78,11 @@ def _read(path: Path, key: int, spec: CollectionSpec) -> Tier:
             np.empty(spec.dimension, np.float32),
             np.empty((bits, spec.dimension), np.float32),
         )
-        sequences = np.empty(rows, np.int64)
+        sequences = own_pages((rows,), np.int64)
         codes = Codes(
-            np.empty((rows, bits // 8), np.uint8), np.empty(rows, np.float32), np.empty(rows, np.float32)
+            own_pages((rows, bits // 8), np.uint8),
+            own_pages((rows,), np.float32),
+            own_pages((rows,), np.float32),
         )
         arrays: dict[str, NDArray[Any]] = {
             "center": center,

@@ -6,14 +6,18 @@ Searches go on with the tier there is; a new one takes over by one assignment.
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import structlog
 
 from service.retrieval.index import CollectionSpec
+from service.retrieval.own_pages import trim
 from service.retrieval.segment_files import SegmentFiles
 from service.retrieval.segments import Segment, Segments
+from service.retrieval.signs import SignCoder
 from service.retrieval.stopping import Stop, Stopped
 from service.retrieval.tier import MAX_DIMENSION, Tier, renewed
 from service.retrieval.tier_file import read_tier, tier_file_of, write_tier
@@ -28,6 +32,26 @@ _GROWTH = 4
 _FILE_SHARE = 1 / 4
 # Fewer are too few to measure margins on.
 MIN_TIER_ROWS_ALLOWED = 256
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What of a tier is in its file: the tier itself would be held on to for nothing else."""
+
+    coder: SignCoder
+    rows: int
+    last: int
+
+    @classmethod
+    def of(cls, tier: Tier) -> Self:
+        return cls(tier.coder, len(tier.codes), int(tier.sequences[-1]))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Written)
+            and self.coder is other.coder
+            and (self.rows, self.last) == (other.rows, other.last)
+        )
 
 
 class Upkeep:
@@ -56,7 +80,7 @@ class Upkeep:
         self._folder, self._key, self._spec, self._segments = folder, key, spec, segments
         self._min_rows = self._retry_rows = min_tier_rows
         self._base: Tier | None = None  # read from its file
-        self._file_tier: Tier | None = None
+        self._written: _Written | None = None  # of the tier's file
         self._working = threading.Lock()
 
     def load_tier(self) -> None:
@@ -66,7 +90,7 @@ class Upkeep:
         tier = read_tier(self._folder, self._key, self._spec)
         if tier is None or not len(tier.sequences):
             return
-        self._base = self._file_tier = tier
+        self._base, self._written = tier, _Written.of(tier)
         segments, last = self._segments.view(), tier.sequences[-1]
         new = sum(int(np.count_nonzero(segment.sequences[: segment.used] > last)) for segment in segments)
         if new <= _UNCOVERED_ROWS:
@@ -115,6 +139,8 @@ class Upkeep:
                 seconds=round(time.monotonic() - started, 3),
             )
         self.tier = tier if tier.useful else None
+        del before, tier
+        trim()
 
     def _due(self, segments: Sequence[Segment], live: int, *, thorough: bool) -> bool:
         if self._spec.dimension > MAX_DIMENSION or live < self._min_rows // 2:
@@ -125,17 +151,17 @@ class Upkeep:
         return self.tier.outgrown(live) or self.tier.uncovered(segments) > allowed
 
     def _write_tier(self, *, thorough: bool) -> None:
-        tier, written = self.tier, self._file_tier
+        tier, written = self.tier, self._written
         if tier is None:
             if written is not None:
                 tier_file_of(self._folder, self._key).unlink(missing_ok=True)
-                self._file_tier = None
+                self._written = None
             return
-        same = written is not None and written.coder is tier.coder
-        new = len(tier.codes) - (len(written.codes) if written is not None and same else 0)
-        if tier is not written and (thorough or new > _FILE_SHARE * len(tier.codes)):
+        same_coder = written is not None and written.coder is tier.coder
+        new = len(tier.codes) - (written.rows if written is not None and same_coder else 0)
+        if _Written.of(tier) != written and (thorough or new > _FILE_SHARE * len(tier.codes)):
             write_tier(self._folder, self._key, self._spec, tier)
-            self._file_tier = tier
+            self._written = _Written.of(tier)
 
     def save(self, stopped: Stop) -> None:
         """Write the files as they are to be at the next start; no tier is made.

@@ -75,7 +75,9 @@ def reopened(folder: Path) -> tuple[tuple[Any, Any], list[dict[str, Any]], str]:
         index = opened(folder)
     index_type = index.describe("photos").index_type
     try:
-        return (contents(index), answers(index)), [dict(line) for line in lines], index_type
+        # Tiers are made in the background.
+        told = [dict(line) for line in lines if line["event"] != "search_tier_made"]
+        return (contents(index), answers(index)), told, index_type
     finally:
         index.close()
 

@@ -1,13 +1,15 @@
 """Codes: what their bits tell of angles, and that they don't depend on how they are made."""
 
 import threading
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from service.retrieval.index import Metric
-from service.retrieval.signs import MAX_BITS, MIN_BITS, Angles, SignCoder
+from service.retrieval.signs import MAX_BITS, MIN_BITS, Angles, Codes, SignCoder
 from tests.service.retrieval.clusters import DIMENSION, drawn, stretched
 
 
@@ -38,19 +40,22 @@ def test_differing_bits_tell_the_angle_seen_from_the_mean(dimension: int) -> Non
     assert 0.5 < deviations.std() < 1.3
 
 
+def codes_of(coder: SignCoder, vectors: NDArray[Any]) -> Codes:
+    codes = coder.room(len(vectors))
+    coder.code(vectors, codes)
+    return codes
+
+
 def test_codes_are_the_same_however_they_are_made() -> None:
     vectors = drawn(3000, 1).astype(np.float16)
     coder = SignCoder.around(vectors.mean(axis=0, dtype=np.float32))
     again = SignCoder(coder.center, coder.directions)
-    whole, one = coder.codes(vectors), again.codes(vectors[1234:1235])
+    whole, one = codes_of(coder, vectors), codes_of(again, vectors[1234:1235])
     np.testing.assert_array_equal(one.bits[0], whole.bits[1234])
     np.testing.assert_array_equal(coder.encode(vectors.astype(np.float32)), whole.bits)
-    np.testing.assert_allclose(
-        whole.lengths, np.linalg.norm(vectors.astype(np.float64) - coder.center, axis=1), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        whole.projections, vectors.astype(np.float64) @ coder.center, rtol=1e-3, atol=1e-6
-    )
+    wide = vectors.astype(np.float64)
+    np.testing.assert_allclose(whole.lengths, np.linalg.norm(wide - coder.center, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(whole.projections, wide @ coder.center, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -59,7 +64,7 @@ def test_angles_follow_from_scores(metric: Metric) -> None:
     if metric is not Metric.COSINE:
         vectors, queries = stretched(vectors, 0.5), stretched(queries, 0.5)
     coder = SignCoder.around(vectors.mean(axis=0))
-    codes = coder.codes(vectors)
+    codes = codes_of(coder, vectors)
     for line, query in enumerate(queries):
         raw = -np.square(vectors - query).sum(axis=1) if metric is Metric.L2 else vectors @ query
         seen, own = vectors - coder.center, query - coder.center
@@ -71,7 +76,7 @@ def test_angles_follow_from_scores(metric: Metric) -> None:
 def test_a_vector_at_the_mean_has_a_code_and_an_angle() -> None:
     coder = SignCoder.around(np.ones(DIMENSION, np.float32))
     vectors = np.ones((1, DIMENSION), np.float32)
-    codes = coder.codes(vectors)
+    codes = codes_of(coder, vectors)
     assert codes.lengths[0] == 0
     raw = np.array([DIMENSION], np.float32)
     shares = Angles(coder, Metric.INNER_PRODUCT, vectors).of(0, raw, codes.lengths, codes.projections)

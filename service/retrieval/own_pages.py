@@ -1,0 +1,37 @@
+"""Memory that goes back to the system when it isn't needed any more."""
+
+import ctypes
+import math
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_LIBC = ctypes.CDLL(None)
+
+
+def own_pages(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """A C-contiguous array of zeros in pages of its own, which go back to the system with it.
+
+    The allocator keeps freed pieces of some megabytes, in each thread's arena: what grows by being made anew
+    would take its room several times. Pages that are never written take none.
+    """
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    if size == 0:
+        return np.empty(shape, kind)
+    return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
+
+
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The parts, one at least, one after another along the first axis, in pages of their own."""
+    rows = sum(len(part) for part in parts)
+    return np.concatenate(parts, out=own_pages((rows, *parts[0].shape[1:]), parts[0].dtype))
+
+
+def trim() -> None:
+    """Give back what the allocator has kept of freed pieces; milliseconds. Only of glibc's."""
+    if release := getattr(_LIBC, "malloc_trim", None):
+        release(0)
