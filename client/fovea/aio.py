@@ -2,57 +2,41 @@
 """The client for asyncio: `fovea.client.Client`, awaited, with the same names, results and errors."""
 
 import asyncio
-import math
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any
 
 import grpc
-from numpy.typing import ArrayLike
 
-from fovea import _collections, _health, _retrieval
+from fovea import _health
 from fovea._aio_caller import AsyncCaller
-from fovea._aio_stream import each
+from fovea._aio_collection_calls import AsyncCollectionCalls
+from fovea._aio_item_calls import AsyncItemCalls
 from fovea._batches import Limits
 from fovea._channel import channel_options, default_target, open_aio_channel
 from fovea._checks import at_least_one
-from fovea._filters import filter_message
 from fovea._images import several
 from fovea._timeout import Deadline
 from fovea._vision import Classify, Embed, read_model
 from fovea.client import DEFAULT_MAX_IMAGES, DEFAULT_MAX_MESSAGE_BYTES
-from fovea.errors import AlreadyExists, DeadlineExceeded, FoveaError, NotFound, Unavailable
-from fovea.filters import Filter
-from fovea.options import SearchOptions
+from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
-    AttributeType,
     Classification,
-    Collection,
     Embedding,
     ImageSource,
-    Item,
     Model,
-    Neighbor,
     Priority,
-    Query,
-    ReembedProgress,
-    Snapshot,
-    StoredItem,
-    UpsertResult,
 )
 from fovea.v1 import (
     classification_pb2_grpc,
     embedding_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
-    retrieval_pb2,
     retrieval_pb2_grpc,
 )
 
 
-class AsyncClient:
+class AsyncClient(AsyncCollectionCalls, AsyncItemCalls):
     """Asks a Fovea server from one event loop; arguments, results and errors as in `fovea.Client`.
 
     Files are read in threads. A call that is cancelled is cancelled on the server too.
@@ -225,246 +209,6 @@ class AsyncClient:
             await asyncio.sleep(min(pause_s, deadline.left()))
             pause_s = min(2 * pause_s, 1.0)
         raise DeadlineExceeded(_health.not_ready(self.target, model, timeout))
-
-    # Retrieval
-
-    async def create_collection(
-        self,
-        name: str,
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        metric: str = "cosine",
-        dimension: int | None = None,
-        fingerprint: str | None = None,
-        attributes: Mapping[str, AttributeType] | None = None,
-        storage: str = "float32",
-        exist_ok: bool = False,
-        timeout: float | None = None,
-    ) -> Collection:
-        """Make an empty collection."""
-        request = _collections.create_request(
-            name, model, version, metric, dimension, fingerprint, attributes, storage
-        )
-        try:
-            reply = await self._caller.call(self._retrieval.CreateCollection, request, timeout)
-        except AlreadyExists:
-            if exist_ok:
-                return await self.collection(name, timeout=timeout)
-            raise
-        return _collections.read_collection(reply.collection)
-
-    async def collections(self, *, timeout: float | None = None) -> list[Collection]:
-        """All collections."""
-        reply = await self._caller.call(
-            self._retrieval.ListCollections, retrieval_pb2.ListCollectionsRequest(), timeout
-        )
-        return [_collections.read_collection(collection) for collection in reply.collections]
-
-    async def collection(self, name: str, *, timeout: float | None = None) -> Collection:
-        """One collection."""
-        request = retrieval_pb2.GetCollectionRequest(collection=name)
-        return _collections.read_collection(
-            (await self._caller.call(self._retrieval.GetCollection, request, timeout)).collection
-        )
-
-    async def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
-        """Drop a collection and all that is in it."""
-        request = retrieval_pb2.DropCollectionRequest(collection=name)
-        await self._caller.call(self._retrieval.DropCollection, request, timeout)
-
-    async def upsert(
-        self,
-        collection: str,
-        items: Iterable[Item],
-        *,
-        fingerprint: str | None = None,
-        timeout: float | None = None,
-    ) -> list[UpsertResult]:
-        """Write items, replacing those of the same id; one result per item."""
-        listed = list(items)
-        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
-        operation = _retrieval.Upsert(self._limits, collection, fingerprint)
-        outcomes = await self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
-        return [UpsertResult(item.id, error) for item, error in zip(listed, outcomes, strict=True)]
-
-    def upsert_stream(
-        self,
-        collection: str,
-        items: Iterable[Item] | AsyncIterable[Item],
-        *,
-        fingerprint: str | None = None,
-        batch_size: int = 32,
-        window: int = 4,
-        timeout: float | None = None,
-    ) -> AsyncGenerator[UpsertResult, None]:
-        """Write any number of items, in their order, as they come; `items` may be async.
-
-        Leaving the iterator ends the call; `aclose()` does so at once.
-        """
-        operation = _retrieval.Upsert(self._limits.at_most(batch_size), collection, fingerprint or "")
-        ids: deque[str] = deque()
-
-        async def noted() -> AsyncGenerator[Item, None]:
-            async with aclosing(each(items)) as taken:
-                async for item in taken:
-                    ids.append(item.id)
-                    yield item
-
-        outcomes = self._caller.stream(self._retrieval.UpsertStream, operation, noted(), window, timeout)
-
-        async def results() -> AsyncGenerator[UpsertResult, None]:
-            async with aclosing(outcomes):
-                async for outcome in outcomes:
-                    yield UpsertResult(ids.popleft(), outcome)
-
-        return results()
-
-    async def delete(
-        self,
-        collection: str,
-        ids: Iterable[str] | None = None,
-        *,
-        filter: Filter | None = None,  # noqa: A002 - the contract's own word
-        timeout: float | None = None,
-    ) -> int:
-        """Delete items by id, or those that a filter keeps; returns how many were there."""
-        deleted = 0
-        for chunk in _retrieval.chunks(_retrieval.which(ids, filter), self._limits.max_parts):
-            request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
-            deleted += (await self._caller.call(self._retrieval.Delete, request, timeout)).deleted
-        if filter is not None:
-            request = retrieval_pb2.DeleteRequest(collection=collection, filter=filter_message(filter))
-            deleted = int((await self._caller.call(self._retrieval.Delete, request, timeout)).deleted)
-        return deleted
-
-    async def get(
-        self,
-        collection: str,
-        ids: Iterable[str],
-        *,
-        include_vectors: bool = False,
-        timeout: float | None = None,
-    ) -> list[StoredItem]:
-        """Read items by id: those that are there, in the order asked for."""
-        items: list[StoredItem] = []
-        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
-            request = retrieval_pb2.GetRequest(
-                collection=collection, ids=chunk, include_vectors=include_vectors
-            )
-            items += _retrieval.read_items(await self._caller.call(self._retrieval.Get, request, timeout))
-        return items
-
-    async def count(
-        self,
-        collection: str,
-        *,
-        filter: Filter | None = None,  # noqa: A002 - the contract's own word
-        timeout: float | None = None,
-    ) -> int:
-        """How many items the collection has, or of them a filter keeps."""
-        request = retrieval_pb2.CountRequest(collection=collection, filter=filter_message(filter))
-        return int((await self._caller.call(self._retrieval.Count, request, timeout)).count)
-
-    async def scan(
-        self,
-        collection: str,
-        *,
-        filter: Filter | None = None,  # noqa: A002 - the contract's own word
-        include_vectors: bool = False,
-        page_size: int = 1000,
-        timeout: float | None = None,
-    ) -> AsyncGenerator[StoredItem, None]:
-        """All items in the order of their ids, or those that a filter keeps; read a page at a time."""
-        request = _retrieval.scan_request(collection, filter, include_vectors, page_size)
-        while True:
-            reply = await self._caller.call(self._retrieval.Scan, request, timeout)
-            items = _retrieval.read_items(reply)
-            for item in items:
-                yield item
-            if reply.last or not items:
-                return
-            request.after = items[-1].id
-
-    async def search(
-        self,
-        collection: str,
-        *,
-        image: ImageSource | None = None,
-        vector: ArrayLike | Embedding | None = None,
-        id: str | None = None,  # noqa: A002 - the contract's own word
-        top_k: int = 10,
-        fingerprint: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> list[Neighbor]:
-        """The nearest items, nearest first, to an image, a vector or a stored item (which is left out)."""
-        query = Query(image=image, vector=vector, id=id)
-        fingerprint = _retrieval.common_fingerprint(fingerprint, [query])
-        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
-        return await self._caller.one(self._retrieval.Search, operation, query, timeout)
-
-    async def search_batch(
-        self,
-        collection: str,
-        queries: Iterable[Query],
-        *,
-        top_k: int = 10,
-        fingerprint: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> list[list[Neighbor] | FoveaError]:
-        """`search` for each query; a FoveaError in the place of one that failed."""
-        listed = list(queries)
-        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
-        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
-        return await self._caller.many(self._retrieval.Search, operation, listed, timeout)
-
-    # Upkeep
-
-    async def flush(self, collection: str, *, timeout: float | None = math.inf) -> None:
-        """Wait until everything derived from the items is up to date."""
-        request = retrieval_pb2.FlushRequest(collection=collection)
-        await self._caller.call(self._retrieval.Flush, request, timeout)
-
-    async def snapshot(
-        self, collection: str, name: str | None = None, *, timeout: float | None = math.inf
-    ) -> Snapshot:
-        """Write a collection of one moment to a file in the server's snapshot folder."""
-        request = retrieval_pb2.SnapshotRequest(collection=collection, name=name or "")
-        return _collections.read_snapshot(
-            (await self._caller.call(self._retrieval.Snapshot, request, timeout)).snapshot
-        )
-
-    async def restore(
-        self, name: str, collection: str | None = None, *, timeout: float | None = math.inf
-    ) -> Collection:
-        """Make a new collection of a snapshot; if that fails there is none."""
-        request = retrieval_pb2.RestoreRequest(name=name, collection=collection or "")
-        return _collections.read_collection(
-            (await self._caller.call(self._retrieval.Restore, request, timeout)).collection
-        )
-
-    async def snapshots(self, *, timeout: float | None = None) -> list[Snapshot]:
-        """The snapshots that the server has, by name."""
-        request = retrieval_pb2.ListSnapshotsRequest()
-        reply = await self._caller.call(self._retrieval.ListSnapshots, request, timeout)
-        return [_collections.read_snapshot(snapshot) for snapshot in reply.snapshots]
-
-    async def reembed(
-        self,
-        collection: str,
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        skip_broken: bool = False,
-        timeout: float | None = math.inf,
-    ) -> AsyncGenerator[ReembedProgress, None]:
-        """Make all vectors anew with another model, from the files that the items' attribute `uri` names."""
-        request = _collections.reembed_request(collection, model, version, skip_broken)
-        async with aclosing(self._caller.replies(self._retrieval.Reembed, request, timeout)) as replies:
-            async for reply in replies:
-                yield _collections.read_progress(reply)
 
 
 Client = AsyncClient

@@ -1,50 +1,35 @@
 """The client for threads; `aio.py` has the same for asyncio."""
 
-import math
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any
 
 import grpc
-from numpy.typing import ArrayLike
 
-from fovea import _collections, _health, _retrieval
+from fovea import _health
 from fovea._batches import Limits
 from fovea._caller import Caller
 from fovea._channel import channel_options, default_target, open_channel
 from fovea._checks import at_least_one
-from fovea._filters import filter_message
+from fovea._collection_calls import CollectionCalls
 from fovea._images import several
+from fovea._item_calls import ItemCalls
 from fovea._timeout import Deadline
 from fovea._vision import Classify, Embed, read_model
-from fovea.errors import AlreadyExists, DeadlineExceeded, FoveaError, NotFound, Unavailable
-from fovea.filters import Filter
-from fovea.options import SearchOptions
+from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
-    AttributeType,
     Classification,
-    Collection,
     Embedding,
     ImageSource,
-    Item,
     Model,
-    Neighbor,
     Priority,
-    Query,
-    ReembedProgress,
-    Snapshot,
-    StoredItem,
-    UpsertResult,
 )
 from fovea.v1 import (
     classification_pb2_grpc,
     embedding_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
-    retrieval_pb2,
     retrieval_pb2_grpc,
 )
 
@@ -52,7 +37,7 @@ DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 DEFAULT_MAX_IMAGES = 32
 
 
-class Client:
+class Client(CollectionCalls, ItemCalls):
     """Asks a Fovea server; one client serves many threads over one connection.
 
     Every call takes `timeout`: the seconds that each request may take, over all its attempts; without it
@@ -282,364 +267,3 @@ class Client:
             time.sleep(min(pause_s, deadline.left()))
             pause_s = min(2 * pause_s, 1.0)
         raise DeadlineExceeded(_health.not_ready(self.target, model, timeout))
-
-    # Retrieval
-
-    def create_collection(
-        self,
-        name: str,
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        metric: str = "cosine",
-        dimension: int | None = None,
-        fingerprint: str | None = None,
-        attributes: Mapping[str, AttributeType] | None = None,
-        storage: str = "float32",
-        exist_ok: bool = False,
-        timeout: float | None = None,
-    ) -> Collection:
-        """Make an empty collection.
-
-        Args:
-            name: 1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit.
-            model: makes its vectors; default: the server's default model.
-            version: of the model.
-            metric: "cosine", "inner_product" or "l2".
-            dimension: for vectors that the caller brings, instead of a model.
-            fingerprint: with `dimension`: what makes the vectors; others are then refused.
-            attributes: name → "string", "int", "float" or "bool": those that filters and groups go by.
-                Others are stored and returned, no more.
-            storage: "float32", or "float16", which takes half the room.
-            exist_ok: give the collection of that name, whatever it is made of, if there is one.
-            timeout: in seconds.
-
-        Raises:
-            AlreadyExists: the name is taken, and `exist_ok` is false.
-        """
-        request = _collections.create_request(
-            name, model, version, metric, dimension, fingerprint, attributes, storage
-        )
-        try:
-            reply = self._caller.call(self._retrieval.CreateCollection, request, timeout)
-        except AlreadyExists:
-            if exist_ok:
-                return self.collection(name, timeout=timeout)
-            raise
-        return _collections.read_collection(reply.collection)
-
-    def collections(self, *, timeout: float | None = None) -> list[Collection]:
-        """All collections."""
-        reply = self._caller.call(
-            self._retrieval.ListCollections, retrieval_pb2.ListCollectionsRequest(), timeout
-        )
-        return [_collections.read_collection(collection) for collection in reply.collections]
-
-    def collection(self, name: str, *, timeout: float | None = None) -> Collection:
-        """One collection.
-
-        Raises:
-            NotFound: lists the collections there are.
-        """
-        request = retrieval_pb2.GetCollectionRequest(collection=name)
-        return _collections.read_collection(
-            self._caller.call(self._retrieval.GetCollection, request, timeout).collection
-        )
-
-    def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
-        """Drop a collection and all that is in it.
-
-        Raises:
-            NotFound: lists the collections there are.
-        """
-        request = retrieval_pb2.DropCollectionRequest(collection=name)
-        self._caller.call(self._retrieval.DropCollection, request, timeout)
-
-    def upsert(
-        self,
-        collection: str,
-        items: Iterable[Item],
-        *,
-        fingerprint: str | None = None,
-        timeout: float | None = None,
-    ) -> list[UpsertResult]:
-        """Write items, replacing those of the same id.
-
-        Args:
-            collection: where.
-            items: images or vectors, with attributes.
-            fingerprint: what made the vectors; embeddings bring their own.
-            timeout: in seconds.
-
-        Returns:
-            One per item, in their order: written, or why not. Where a later one of several requests
-            fails, its error stands with each of its items, which may have been written all the same
-            (writing them again does no harm), and with those after them, which were not sent.
-
-        Raises:
-            FailedPrecondition: the collection's vectors come from another model.
-        """
-        listed = list(items)
-        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
-        operation = _retrieval.Upsert(self._limits, collection, fingerprint)
-        outcomes = self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
-        return [UpsertResult(item.id, error) for item, error in zip(listed, outcomes, strict=True)]
-
-    def upsert_stream(
-        self,
-        collection: str,
-        items: Iterable[Item],
-        *,
-        fingerprint: str | None = None,
-        batch_size: int = 32,
-        window: int = 4,
-        timeout: float | None = None,
-    ) -> Generator[UpsertResult, None, None]:
-        """Write any number of items, in their order, as they come.
-
-        Args:
-            collection: where.
-            items: read in another thread, at most `batch_size` × `window` ahead of the results taken.
-            fingerprint: what made the vectors; embeddings bring their own.
-            batch_size: items per message.
-            window: messages on the way at once.
-            timeout: seconds for each message from when the server reads it; the stream has no end.
-
-        Returns:
-            One per item, in their order. The iterator may be left at any time (`close()` does so at once);
-            items whose result wasn't taken may have been written all the same.
-        """
-        operation = _retrieval.Upsert(self._limits.at_most(batch_size), collection, fingerprint or "")
-        ids: deque[str] = deque()
-
-        def noted() -> Iterator[Item]:
-            for item in items:
-                ids.append(item.id)
-                yield item
-
-        outcomes = self._caller.stream(self._retrieval.UpsertStream, operation, noted(), window, timeout)
-
-        def results() -> Generator[UpsertResult, None, None]:
-            with closing(outcomes):
-                for outcome in outcomes:
-                    yield UpsertResult(ids.popleft(), outcome)
-
-        return results()
-
-    def delete(
-        self,
-        collection: str,
-        ids: Iterable[str] | None = None,
-        *,
-        filter: Filter | None = None,  # noqa: A002 - the contract's own word
-        timeout: float | None = None,
-    ) -> int:
-        """Delete items by id, or those that a filter keeps; returns how many were there.
-
-        Many ids are split into requests; when one fails, those before it have been carried out.
-
-        Raises:
-            InvalidArgument: a filter by an attribute that the collection doesn't declare, or by a value of
-                another type.
-        """
-        deleted = 0
-        for chunk in _retrieval.chunks(_retrieval.which(ids, filter), self._limits.max_parts):
-            request = retrieval_pb2.DeleteRequest(collection=collection, ids=chunk)
-            deleted += self._caller.call(self._retrieval.Delete, request, timeout).deleted
-        if filter is not None:
-            request = retrieval_pb2.DeleteRequest(collection=collection, filter=filter_message(filter))
-            deleted = int(self._caller.call(self._retrieval.Delete, request, timeout).deleted)
-        return deleted
-
-    def get(
-        self,
-        collection: str,
-        ids: Iterable[str],
-        *,
-        include_vectors: bool = False,
-        timeout: float | None = None,
-    ) -> list[StoredItem]:
-        """Read items by id: those that are there, in the order asked for."""
-        items: list[StoredItem] = []
-        for chunk in _retrieval.chunks(ids, self._limits.max_parts):
-            request = retrieval_pb2.GetRequest(
-                collection=collection, ids=chunk, include_vectors=include_vectors
-            )
-            items += _retrieval.read_items(self._caller.call(self._retrieval.Get, request, timeout))
-        return items
-
-    def count(
-        self,
-        collection: str,
-        *,
-        filter: Filter | None = None,  # noqa: A002 - the contract's own word
-        timeout: float | None = None,
-    ) -> int:
-        """How many items the collection has, or of them a filter keeps."""
-        request = retrieval_pb2.CountRequest(collection=collection, filter=filter_message(filter))
-        return int(self._caller.call(self._retrieval.Count, request, timeout).count)
-
-    def scan(
-        self,
-        collection: str,
-        *,
-        filter: Filter | None = None,  # noqa: A002 - the contract's own word
-        include_vectors: bool = False,
-        page_size: int = 1000,
-        timeout: float | None = None,
-    ) -> Iterator[StoredItem]:
-        """All items in the order of their ids, or those that a filter keeps; read a page at a time.
-
-        Args:
-            collection: where.
-            filter: which.
-            include_vectors: else they are None.
-            page_size: items per request; the server sends fewer where they are large.
-            timeout: in seconds, of each request.
-        """
-        request = _retrieval.scan_request(collection, filter, include_vectors, page_size)
-        while True:
-            reply = self._caller.call(self._retrieval.Scan, request, timeout)
-            items = _retrieval.read_items(reply)
-            yield from items
-            if reply.last or not items:
-                return
-            request.after = items[-1].id
-
-    def search(
-        self,
-        collection: str,
-        *,
-        image: ImageSource | None = None,
-        vector: ArrayLike | Embedding | None = None,
-        id: str | None = None,  # noqa: A002 - the contract's own word
-        top_k: int = 10,
-        fingerprint: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> list[Neighbor]:
-        """The nearest items, nearest first, to an image, a vector or a stored item (which is left out).
-
-        Args:
-            collection: where.
-            image: embedded by the collection's model.
-            vector: [dimension], or an Embedding.
-            id: a stored item's.
-            top_k: how many, at least 1.
-            fingerprint: what made the vector; an Embedding brings its own.
-            timeout: in seconds.
-            **options: `filter`, `min_score`, `group_by`, `offset`, `recall`, `expansion`: see
-                `fovea.SearchOptions`.
-
-        Raises:
-            InvalidArgument: the image, the vector or an option can't be used.
-            NotFound: no such collection or item.
-            FailedPrecondition: the vector comes from another model.
-        """
-        query = Query(image=image, vector=vector, id=id)
-        fingerprint = _retrieval.common_fingerprint(fingerprint, [query])
-        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
-        return self._caller.one(self._retrieval.Search, operation, query, timeout)
-
-    def search_batch(
-        self,
-        collection: str,
-        queries: Iterable[Query],
-        *,
-        top_k: int = 10,
-        fingerprint: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> list[list[Neighbor] | FoveaError]:
-        """`search` for each query; a FoveaError in the place of one that failed."""
-        listed = list(queries)
-        fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
-        operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
-        return self._caller.many(self._retrieval.Search, operation, listed, timeout)
-
-    # Upkeep
-
-    def flush(self, collection: str, *, timeout: float | None = math.inf) -> None:
-        """Wait until everything derived from the items is up to date, and searches are as fast as they get.
-
-        Items are durable and found without it. Like the calls below it takes as long as the server lets it,
-        unless `timeout` says otherwise.
-        """
-        request = retrieval_pb2.FlushRequest(collection=collection)
-        self._caller.call(self._retrieval.Flush, request, timeout)
-
-    def snapshot(
-        self, collection: str, name: str | None = None, *, timeout: float | None = math.inf
-    ) -> Snapshot:
-        """Write a collection of one moment to a file in the server's snapshot folder.
-
-        Args:
-            collection: which.
-            name: of the file, with the rules of a collection's. Default: the collection's and the time.
-            timeout: in seconds.
-
-        Raises:
-            AlreadyExists: the name is taken.
-            FailedPrecondition: the server has no such folder.
-        """
-        request = retrieval_pb2.SnapshotRequest(collection=collection, name=name or "")
-        return _collections.read_snapshot(
-            self._caller.call(self._retrieval.Snapshot, request, timeout).snapshot
-        )
-
-    def restore(
-        self, name: str, collection: str | None = None, *, timeout: float | None = math.inf
-    ) -> Collection:
-        """Make a new collection of a snapshot; if that fails there is none.
-
-        Args:
-            name: the snapshot's.
-            collection: the new one's name. Default: that of the one it was taken of.
-            timeout: in seconds.
-
-        Raises:
-            NotFound: lists the snapshots there are.
-            AlreadyExists: the collection's name is taken.
-            FailedPrecondition: the file can't be used, or the server has no folder of snapshots.
-        """
-        request = retrieval_pb2.RestoreRequest(name=name, collection=collection or "")
-        return _collections.read_collection(
-            self._caller.call(self._retrieval.Restore, request, timeout).collection
-        )
-
-    def snapshots(self, *, timeout: float | None = None) -> list[Snapshot]:
-        """The snapshots that the server has, by name."""
-        request = retrieval_pb2.ListSnapshotsRequest()
-        reply = self._caller.call(self._retrieval.ListSnapshots, request, timeout)
-        return [_collections.read_snapshot(snapshot) for snapshot in reply.snapshots]
-
-    def reembed(
-        self,
-        collection: str,
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        skip_broken: bool = False,
-        timeout: float | None = math.inf,
-    ) -> Generator[ReembedProgress, None, None]:
-        """Make all vectors anew with another model, from the files that the items' attribute `uri` names.
-
-        The last progress has the new collection. Until then the old one answers, and what is written
-        meanwhile isn't lost; if the call ends before, it is as it was. Nothing begins before the first
-        progress is asked for; leaving the iterator ends the call.
-
-        Args:
-            collection: which; it declares `uri`, a string.
-            model: default: the server's default model.
-            version: default: the loaded one.
-            skip_broken: leave out the items whose image can't be used, instead of ending with the first.
-            timeout: in seconds, of all of it.
-
-        Raises:
-            FailedPrecondition: the server opens no image files, or the collection doesn't declare `uri`.
-            InvalidArgument: an image can't be used; names the item.
-        """
-        request = _collections.reembed_request(collection, model, version, skip_broken)
-        with closing(self._caller.replies(self._retrieval.Reembed, request, timeout)) as replies:
-            for reply in replies:
-                yield _collections.read_progress(reply)

@@ -155,3 +155,25 @@ def test_the_server_refuses_settings_of_a_model_that_is_not_there(tmp_path: Path
     )  # fmt: skip
     assert result.returncode == 1
     assert "model_settings names model 'digit'; the repository has digits" in result.stderr
+
+
+def test_settings_of_retrieval_from_everywhere(tmp_path: Path) -> None:
+    config = parsed()
+    assert (config.index_engine, config.index_url, config.snapshot_path, config.image_roots) == (
+        "embedded",
+        "",
+        "",
+        (),
+    )
+    file = tmp_path / "fovea.toml"
+    file.write_text(
+        'index_engine = "pgvector"\nsnapshot_path = "/var/snapshots"\nimage_roots = ["/a b", "/c"]\n'
+    )
+    url = "postgresql://somebody:secret@host/name"
+    config = parsed("--config", str(file), environment={"FOVEA_INDEX_URL": url})
+    assert (config.index_engine, config.index_url) == ("pgvector", url)
+    assert (config.snapshot_path, config.image_roots) == ("/var/snapshots", ("/a b", "/c"))
+    assert parsed("--image-root", "/a b", "--image-root", "/c").image_roots == ("/a b", "/c")
+    assert parsed(environment={"FOVEA_IMAGE_ROOTS": "/a /c"}).image_roots == ("/a", "/c")
+    with pytest.raises(ConfigError, match="faiss"):
+        parsed("--index-engine", "faiss")
