@@ -101,7 +101,12 @@ class Searches:
         self._check_numbers(wanted)
         for _ in range(MAX_ATTEMPTS):
             generation = self._writes.generation(wanted.collection)
-            found = await self._search(wanted, deadline)
+            try:
+                found = await self._search(wanted, deadline)
+            except RequestError:
+                if generation == self._writes.generation(wanted.collection):
+                    raise
+                continue
             if generation == self._writes.generation(wanted.collection):
                 log_errors("queries_failed", wanted.collection, found.answers)
                 return found

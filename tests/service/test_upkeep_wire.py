@@ -72,7 +72,13 @@ def photos(stub: Stub, folder: Path) -> Iterator[str]:
 
 
 def write(stub: Stub, folder: Path, numbers: range) -> None:
-    items = [
+    request = pb.UpsertRequest(collection="photos", items=items(folder, numbers))
+    reply = stub.Upsert(request, timeout=TIMEOUT_S)
+    assert not any(result.HasField("error") for result in reply.results)
+
+
+def items(folder: Path, numbers: range) -> list[pb.UpsertItem]:
+    return [
         pb.UpsertItem(
             id=f"{number:02}",
             image=image_pb2.Image(encoded=file_bytes(PICTURES[number])),
@@ -83,8 +89,6 @@ def write(stub: Stub, folder: Path, numbers: range) -> None:
         )
         for number in numbers
     ]
-    reply = stub.Upsert(pb.UpsertRequest(collection="photos", items=items), timeout=TIMEOUT_S)
-    assert not any(result.HasField("error") for result in reply.results)
 
 
 def scanned(stub: Stub, name: str) -> list[pb.Item]:
@@ -220,27 +224,44 @@ def test_a_reembedding_that_is_cancelled_changes_nothing(stub: Stub, photos: str
 
 
 def test_writers_beside_it_lose_nothing(stub: Stub, photos: str, folder: Path) -> None:
+    """One with single calls, one on a stream."""
     done = threading.Event()
     turns = []
+    streamed: list[pb.UpsertStreamResponse] = []
 
     def go_on_writing() -> None:
         while not done.is_set():
             write(stub, folder, range(10))
             turns.append(1)
 
-    writer = threading.Thread(target=go_on_writing)
-    writer.start()
+    def messages() -> Iterator[pb.UpsertStreamRequest]:
+        while not done.is_set():
+            for start in range(20, 40, 5):
+                request = pb.UpsertRequest(collection=photos, items=items(folder, range(start, start + 5)))
+                yield pb.UpsertStreamRequest(request=request)
+
+    writers = [
+        threading.Thread(target=go_on_writing),
+        threading.Thread(target=lambda: streamed.extend(stub.UpsertStream(messages()))),
+    ]
+    for writer in writers:
+        writer.start()
     try:
         for model in ("colors", "pixels", "colors"):
             asked = pb.ReembedRequest(collection=photos, model=pb.ModelSelector(model=model))
             assert list(stub.Reembed(asked, timeout=TIMEOUT_S))[-1].collection.model.name == model
     finally:
         done.set()
-        writer.join()
+        for writer in writers:
+            writer.join()
     assert turns
-    items = scanned(stub, photos)
-    assert len(items) == COUNT
-    for number, item in enumerate(items):
+    assert streamed
+    for reply in streamed:
+        assert not any(result.HasField("error") for result in reply.response.results), reply
+        assert not reply.HasField("error"), reply
+    found = scanned(stub, photos)
+    assert len(found) == COUNT
+    for number, item in enumerate(found):
         np.testing.assert_allclose(item.vector.values, expected_embedding(PICTURES[number]), rtol=1e-4)
 
 

@@ -13,7 +13,7 @@ from service.gallery.searches import Search
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.filters import Range
 from service.retrieval.index import CollectionSpec, GroupBy, Index, Item, Metric, SearchOptions, Storage
-from service.retrieval.schema import AttributeType
+from service.retrieval.schema import AttributeType, AttributeValue
 from tests.client.pictures import expected_embedding, file_bytes, pixels
 from tests.service.gallery.conftest import in_a_minute, opened
 from tests.service.retrieval.conftest import ENGINES
@@ -46,22 +46,20 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def attributes(root: Path, number: int) -> dict[str, AttributeValue]:
+    """Every third has no other than those declared."""
+    values: dict[str, AttributeValue] = {
+        "uri": str(root / f"{number}.png"),
+        "number": number,
+        "weight": number / 4,
+        "even": number % 2 == 0,
+    }
+    return values | ({"free": "ß"} if number % 3 else {})
+
+
 def items(root: Path) -> list[Item]:
     vectors = np.random.default_rng(4).normal(size=(40, 6)).astype(np.float32)
-    return [
-        Item(
-            f"{number:02}",
-            vector,
-            {
-                "uri": str(root / f"{number}.png"),
-                "number": number,
-                "weight": number / 4,
-                "even": number % 2 == 0,
-            }
-            | ({"free": "ß"} if number % 3 else {}),
-        )
-        for number, vector in enumerate(vectors)
-    ]
+    return [Item(f"{number:02}", vector, attributes(root, number)) for number, vector in enumerate(vectors)]
 
 
 @pytest.mark.parametrize("storage", Storage)

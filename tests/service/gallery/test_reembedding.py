@@ -24,7 +24,7 @@ from service.gallery import journal, reembedding, renewal
 from service.gallery.gallery import Gallery
 from service.gallery.items import NewItem
 from service.gallery.reembedding import Progress
-from service.gallery.searches import Search
+from service.gallery.searches import Search, StoredItem
 from service.gallery.writes import Replaced
 from service.retrieval.filters import Equals, Range
 from service.retrieval.index import CollectionSpec, Item, Metric, Storage
@@ -210,6 +210,31 @@ async def test_writes_that_come_at_the_last_moment_wait_and_are_the_new_models(
     done.set()
     await asyncio.gather(*writers)
     assert numbers(index) == expected
+
+
+async def test_searches_beside_it_are_always_answered_by_one_model(house: Gallery) -> None:
+    """Never one model's query among another's vectors, whose dimensions differ here."""
+    done = asyncio.Event()
+    models: list[str] = []
+
+    async def go_on_searching(number: int) -> None:
+        image = file_bytes(picture(number))
+        while not done.is_set():
+            found = await house.searches.search(Search(NAME, [image, StoredItem("000")], 1), in_a_minute())
+            by_image, by_id = found.answers
+            assert isinstance(by_image, list), by_image
+            assert isinstance(by_id, list), by_id
+            assert by_image[0].score == pytest.approx(1.0, abs=2e-3)
+            assert found.model is not None
+            models.append(found.model.manifest.name)
+
+    searchers = [asyncio.create_task(go_on_searching(number)) for number in (3, 14, 15)]
+    for model in ("colors", "pixels", "colors"):
+        await finish(house, model=model)
+    await asyncio.sleep(0.05)
+    done.set()
+    await asyncio.gather(*searchers)
+    assert set(models) == {"colors", "pixels"}
 
 
 async def test_what_was_embedded_before_is_not_written_after(
