@@ -5,8 +5,8 @@
 Vectors and queries are 100 unit centres plus noise of norm about 0.5 in a random 64-d subspace of each,
 normalised. Recall counts the true 10 nearest among the 10 found, by brute force in float32. The index works
 on one core, in turns with FAISS's own calls on the same core and data (benchmarks/faiss_floor.py); over gRPC
-the client has another core. Memory is the server's, less that of the same server before the first item, after it
-has answered some calls; the peak counts, of loading and searching, and of a second start.
+the client has another core. Memory is the server's, less that of the same server before the first item, when
+it has answered some calls; the peak counts, of loading and searching, and of a second start.
 """
 
 import argparse
