@@ -4,6 +4,7 @@ import asyncio
 import random
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,6 +236,27 @@ async def test_searches_beside_it_are_always_answered_by_one_model(house: Galler
     done.set()
     await asyncio.gather(*searchers)
     assert set(models) == {"colors", "pixels"}
+
+
+async def test_a_query_of_the_old_model_never_meets_the_new_ones_vectors(
+    house: Gallery, index: CountingIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another collection of the same dimension takes the name while a query is being embedded."""
+    embedder = house.searches._embedder
+    vectors = embedder.vectors
+
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        found = await vectors(*arguments, **options)
+        await house.collections.drop(NAME, in_a_minute())
+        await house.collections.create(CollectionSpec(NAME, 8, Metric.COSINE, "another's"), in_a_minute())
+        index.upsert(NAME, [Item("other", np.ones(8, np.float32))])
+        return found
+
+    monkeypatch.setattr(embedder, "vectors", slowly)
+    with pytest.raises(
+        VectorMismatch, match='takes vectors of fingerprint "another\'s", and no loaded model'
+    ):
+        await house.searches.search(Search(NAME, [file_bytes(picture(3))], 1), in_a_minute())
 
 
 async def test_what_was_embedded_before_is_not_written_after(
