@@ -364,7 +364,9 @@ class CreateCollectionRequest(google.protobuf.message.Message):
     ATTRIBUTES_FIELD_NUMBER: builtins.int
     STORAGE_FIELD_NUMBER: builtins.int
     collection: builtins.str
-    """1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit."""
+    """1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit,
+    and not with "fovea-building.".
+    """
     metric: global___Metric.ValueType
     """Default: cosine."""
     storage: global___Storage.ValueType
@@ -992,7 +994,9 @@ global___GroupBy = GroupBy
 @typing.final
 class QueryExpansion(google.protobuf.message.Message):
     """α query expansion: the query is searched again as the sum of itself and of
-    its nearest neighbours, each weighted by its score to the power of alpha.
+    its nearest neighbours, each weighted by its score to the power of alpha; a
+    score below 0 counts as 0. The filter, and a stored query's being left out,
+    hold for both searches; minimum score, groups and offset for the second.
     Cosine and inner product only.
     """
 
@@ -1001,7 +1005,9 @@ class QueryExpansion(google.protobuf.message.Message):
     NEIGHBORS_FIELD_NUMBER: builtins.int
     ALPHA_FIELD_NUMBER: builtins.int
     neighbors: builtins.int
-    """How many neighbours; 0 means 10."""
+    """How many neighbours; 0 means 10. At most the server's max_top_k, and 10,000
+    with all queries of the request.
+    """
     alpha: builtins.float
     """0 or more; absent: 3."""
     def __init__(

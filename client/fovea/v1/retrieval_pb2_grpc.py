@@ -158,8 +158,9 @@ class RetrievalServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpsertStream(self, request_iterator, context):
-        """Upsert for any number of items: a reply for each message, in order. A
-        message that fails as a whole is answered with its error.
+        """Upsert for any number of items: written, and answered by a reply for each
+        message, in order. A message that fails as a whole is answered with its
+        error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,9 +237,11 @@ class RetrievalServiceServicer(object):
 
     def Reembed(self, request, context):
         """Makes all vectors anew with another model, from the images that the items
-        name by their attribute `uri`, beside the collection, which then takes
-        their place in one step. Replies tell the progress. If the call ends
-        before, the collection is as it was.
+        name by their attribute `uri` (an absolute path or a file:// URI), beside
+        the collection, which then takes their place in one step. Replies tell the
+        progress. If the call ends before, the collection is as it was. What is
+        written meanwhile is done anew too. FAILED_PRECONDITION where the server
+        opens no image files, or the collection doesn't declare `uri`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

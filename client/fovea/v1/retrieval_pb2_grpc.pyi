@@ -57,8 +57,9 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.UpsertStreamRequest,
         fovea.v1.retrieval_pb2.UpsertStreamResponse,
     ]
-    """Upsert for any number of items: a reply for each message, in order. A
-    message that fails as a whole is answered with its error.
+    """Upsert for any number of items: written, and answered by a reply for each
+    message, in order. A message that fails as a whole is answered with its
+    error.
     """
 
     Delete: grpc.UnaryUnaryMultiCallable[
@@ -131,9 +132,11 @@ class RetrievalServiceStub:
         fovea.v1.retrieval_pb2.ReembedResponse,
     ]
     """Makes all vectors anew with another model, from the images that the items
-    name by their attribute `uri`, beside the collection, which then takes
-    their place in one step. Replies tell the progress. If the call ends
-    before, the collection is as it was.
+    name by their attribute `uri` (an absolute path or a file:// URI), beside
+    the collection, which then takes their place in one step. Replies tell the
+    progress. If the call ends before, the collection is as it was. What is
+    written meanwhile is done anew too. FAILED_PRECONDITION where the server
+    opens no image files, or the collection doesn't declare `uri`.
     """
 
 class RetrievalServiceAsyncStub:
@@ -175,8 +178,9 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.UpsertStreamRequest,
         fovea.v1.retrieval_pb2.UpsertStreamResponse,
     ]
-    """Upsert for any number of items: a reply for each message, in order. A
-    message that fails as a whole is answered with its error.
+    """Upsert for any number of items: written, and answered by a reply for each
+    message, in order. A message that fails as a whole is answered with its
+    error.
     """
 
     Delete: grpc.aio.UnaryUnaryMultiCallable[
@@ -249,9 +253,11 @@ class RetrievalServiceAsyncStub:
         fovea.v1.retrieval_pb2.ReembedResponse,
     ]
     """Makes all vectors anew with another model, from the images that the items
-    name by their attribute `uri`, beside the collection, which then takes
-    their place in one step. Replies tell the progress. If the call ends
-    before, the collection is as it was.
+    name by their attribute `uri` (an absolute path or a file:// URI), beside
+    the collection, which then takes their place in one step. Replies tell the
+    progress. If the call ends before, the collection is as it was. What is
+    written meanwhile is done anew too. FAILED_PRECONDITION where the server
+    opens no image files, or the collection doesn't declare `uri`.
     """
 
 class RetrievalServiceServicer(metaclass=abc.ABCMeta):
@@ -305,8 +311,9 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[fovea.v1.retrieval_pb2.UpsertStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[fovea.v1.retrieval_pb2.UpsertStreamResponse], collections.abc.AsyncIterator[fovea.v1.retrieval_pb2.UpsertStreamResponse]]:
-        """Upsert for any number of items: a reply for each message, in order. A
-        message that fails as a whole is answered with its error.
+        """Upsert for any number of items: written, and answered by a reply for each
+        message, in order. A message that fails as a whole is answered with its
+        error.
         """
 
     @abc.abstractmethod
@@ -399,9 +406,11 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[fovea.v1.retrieval_pb2.ReembedResponse], collections.abc.AsyncIterator[fovea.v1.retrieval_pb2.ReembedResponse]]:
         """Makes all vectors anew with another model, from the images that the items
-        name by their attribute `uri`, beside the collection, which then takes
-        their place in one step. Replies tell the progress. If the call ends
-        before, the collection is as it was.
+        name by their attribute `uri` (an absolute path or a file:// URI), beside
+        the collection, which then takes their place in one step. Replies tell the
+        progress. If the call ends before, the collection is as it was. What is
+        written meanwhile is done anew too. FAILED_PRECONDITION where the server
+        opens no image files, or the collection doesn't declare `uri`.
         """
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
