@@ -84,8 +84,11 @@ class Search:
     def fetch(self, numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
         """The nearest items of some of the queries, nearest first; fewer: there are no more."""
         limit = min(limit, self._table.count)
+        # Deep into the ranking the graph is slower than a look at all.
+        deepest = max(_MAX_CANDIDATES, _FEW_SHARE * self._share * self._table.count)
+        by_index = self._approximate and 0 < limit <= deepest
         for number in numbers:
-            hits = self._by_index(number, limit) if self._approximate and limit else []
+            hits = self._by_index(number, limit) if by_index else []
             # Too few: the index gave up where a filter keeps hardly any, or there are no more.
             yield hits if len(hits) == limit else self._by_all(number, limit)
 
@@ -219,8 +222,8 @@ def candidates_for(recall: float, limit: int, items: int, share: float) -> int:
 
     Fitted to 20,000 vectors spread evenly over a sphere in 64 dimensions, which are as hard to find as any:
     for a recall@10 of 0.90, 0.95, 0.98 and 0.996 they need 100, 140, 200 and 300, for a recall@100 of 0.98
-    about 380; where a filter keeps 0.6 or 0.3 of them, a recall@10 of 0.98 needs 210 and 300. Pictures lie
-    in clusters and need fewer: of 20,000 × 512 in 100 clusters 40 found them all.
+    about 380; where a filter keeps 0.5, 0.2 or 0.06 of them, a recall@10 of 0.98 needs 240, 300 and 400.
+    Pictures lie in clusters and need fewer: of 20,000 × 512 in 100 clusters 40 found them all.
 
     Args:
         recall: the share of the nearest to find, below 1.
@@ -230,7 +233,7 @@ def candidates_for(recall: float, limit: int, items: int, share: float) -> int:
     """
     easier = 1 + 0.35 * math.log(0.02 / max(1 - recall, 1e-4))
     larger = 1 + 0.25 * math.log2(max(1.0, items / 20_000))
-    needed = math.ceil((180 + 2 * limit) * easier * larger / math.sqrt(share))
+    needed = math.ceil((180 + 2 * limit) * easier * larger / share**0.3)
     return max(_MIN_CANDIDATES, min(_MAX_CANDIDATES, needed))
 
 
