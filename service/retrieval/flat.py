@@ -37,8 +37,8 @@ _BY_ROWS: Any = faiss.IDSelectorAll()
 _Bitmap: Any = faiss.IDSelectorBitmap
 _knn_inner_product: Any = faiss.knn_inner_product
 _knn_l2_squared: Any = faiss.knn_L2sqr
-# Of rows copied together: 32 MiB.
-_GATHER_VALUES = 8 * 1024 * 1024
+# Of rows copied together: 4 MiB as float32, which stay in the cache; float16 takes half the time of 32 MiB.
+_GATHER_VALUES = 1024 * 1024
 _SCAN_VALUES = 1024 * 1024
 # A finite "minus infinity", so that an error relative to it is a number.
 _BELOW_ANY = -1e300
