@@ -4,11 +4,13 @@ import ctypes
 import math
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+_HUGE_BYTES = 4 * 1024 * 1024
 _LIBC = ctypes.CDLL(None)
 
 
@@ -22,7 +24,11 @@ def own_pages(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     size = math.prod(shape) * kind.itemsize
     if size == 0:
         return np.empty(shape, kind)
-    return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
+    pages = mmap.mmap(-1, size)
+    if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):  # as numpy does with its own
+        with suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, kind).reshape(shape)
 
 
 def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
