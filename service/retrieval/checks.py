@@ -86,10 +86,12 @@ def check_top_k(top_k: int) -> None:
         raise InvalidRequest(f"top_k is {shorten(top_k)}; expected a whole number of at least 1")
 
 
-def check_limit(limit: int) -> None:
+def check_page(after: str, limit: int) -> None:
     """Raises:
-    InvalidRequest: it isn't a whole number above 0.
+    InvalidRequest: the id to go on after is no UTF-8, or the limit isn't a whole number above 0.
     """
+    if _utf8_size(after) is None:
+        raise InvalidRequest(f"the page is after {shorten(after)}; expected an id of UTF-8, or none")
     if not _is_int(limit) or limit < 1:
         raise InvalidRequest(f"limit is {shorten(limit)}; expected a whole number of at least 1")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.retrieval import one_bit
-from service.retrieval.checks import check_limit, check_options, check_top_k, pack_queries
+from service.retrieval.checks import check_options, check_page, check_top_k, pack_queries
 from service.retrieval.filters import Filter, check_filter
 from service.retrieval.index import CollectionInfo, CollectionSpec, Item, Neighbor, SearchOptions
 from service.retrieval.masks import kept_by
@@ -85,7 +85,7 @@ class Collection:
         max_reply_bytes: int | None,
     ) -> list[Item]:
         """See `Index.scan`, and `in_order_of_ids`."""
-        check_limit(limit)
+        check_page(after, limit)
         if condition is not None:
             check_filter(self.spec.attributes, condition)
         walk = in_order_of_ids(self.segments, ids_after, after, limit, condition)

@@ -16,9 +16,9 @@ from psycopg.sql import SQL
 
 from service.errors import InvalidRequest, shorten
 from service.retrieval.checks import (
-    check_limit,
     check_name,
     check_options,
+    check_page,
     check_spec,
     check_top_k,
     pack_items,
@@ -198,7 +198,7 @@ class PgvectorIndex(Index):
         """See `Index.scan`."""
 
         def scan(cursor: Cursor, table: Table) -> list[Item]:
-            check_limit(limit)
+            check_page(after, limit)
             if condition is not None:
                 check_filter(table.spec.attributes, condition)
             return reading.page(

@@ -446,6 +446,13 @@ def test_a_bad_limit_is_refused(index: Index, limit: Any) -> None:
         index.scan("photos", limit=limit)
 
 
+def test_a_page_after_no_text_is_refused(index: Index) -> None:
+    fill(index)
+    with pytest.raises(InvalidRequest, match=r"the page is after .*ud800'; expected an id of UTF-8"):
+        index.scan("photos", after="\ud800")
+    assert index.scan("photos", after="\U0010ffff" * 128) == []
+
+
 def test_items_are_those_of_one_moment_in_the_order_of_writing(index: Index) -> None:
     fill(index)
     index.upsert("photos", [Item("3", f32(30, 0), {"size": 30})])
