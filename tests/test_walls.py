@@ -60,7 +60,7 @@ LIBRARIES = {
     # Of the extra `pgvector`.
     "psycopg": {"retrieval.pgvector"},
     "psycopg_pool": {"retrieval.pgvector"},
-    "pyarrow": {"retrieval"},
+    "pyarrow": {"retrieval", "cli.bulk"},
     "hdrh": {"cli.bench"},
     "matplotlib": {"cli.bench"},
     # Of the extra `import`; only import-model writes graphs.

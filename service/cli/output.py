@@ -5,11 +5,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from fovea import Collection
 
 
 def print_json(value: Any) -> None:
     """One value on one line."""
     click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def count_of_images(number: int) -> str:
+    """For instance 1,024 images."""
+    return f"{number:,} image" + ("" if number == 1 else "s")
+
+
+def origin(collection: Collection) -> str:
+    """What makes a collection's vectors."""
+    if collection.model:
+        return f"{collection.model} version {collection.version}"
+    return "a model that isn't loaded" if collection.fingerprint else "the callers' own"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -36,6 +36,16 @@ def _attributes(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -
     return declared
 
 
+attribute_option = click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME=TYPE",
+    callback=_attributes,
+    help=f"One that filters and groups go by; may be given several times. Types: {', '.join(_TYPES)}.",
+)
+
+
 @click.command()
 @collection_option
 @click.option("--model", metavar="NAME", help="Makes the vectors. Default: the server's default model.")
@@ -46,14 +56,7 @@ def _attributes(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -
     help="For vectors that you bring yourself, instead of a model's.",
 )
 @click.option("--metric", type=click.Choice(_METRICS), default="cosine", show_default=True)
-@click.option(
-    "--attribute",
-    "attributes",
-    multiple=True,
-    metavar="NAME=TYPE",
-    callback=_attributes,
-    help=f"One that filters and groups go by; may be given several times. Types: {', '.join(_TYPES)}.",
-)
+@attribute_option
 @click.option(
     "--storage",
     type=click.Choice(_STORAGES),

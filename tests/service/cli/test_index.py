@@ -1,5 +1,6 @@
 """fovea index and search, as a person reads them."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,14 @@ def test_broken_files_are_listed_at_the_end(fovea_command: Fovea, album: Path) -
     assert [line.partition(":")[0] for line in errors[-2:]] == ["blue/00.png", "red/empty.jpg"]
     top = fovea_command("search", "--id", "green/00.png", "--json", "--top-k", "60")
     (at_the_top,) = [line for line in map(json.loads, top.stdout.splitlines()) if line["id"] == "Top.PNG"]
-    assert at_the_top["attributes"] == {"path": str(album / "Top.PNG")}
+    top_file = album / "Top.PNG"
+    assert at_the_top["attributes"] == {
+        "path": str(top_file),
+        "uri": top_file.as_uri(),
+        "sha256": hashlib.sha256(top_file.read_bytes()).hexdigest(),
+        "size_bytes": top_file.stat().st_size,
+        "modified_ns": top_file.stat().st_mtime_ns,
+    }
 
 
 def test_an_empty_folder_says_what_it_looked_for(fovea_command: Fovea, tmp_path: Path) -> None:

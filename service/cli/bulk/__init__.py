@@ -1,0 +1,1 @@
+"""`fovea index add`, `export` and `import`: many items in and out of a collection."""
