@@ -245,7 +245,7 @@ class Index(ABC):
             max_reply_bytes: ends the page before the item that would pass it, but after one at least.
 
         Raises:
-            InvalidRequest: see `check_filter`, or `limit` below 1.
+            InvalidRequest: see `check_filter`, `limit` below 1, or `after` that is no UTF-8.
         """
 
     @abstractmethod
