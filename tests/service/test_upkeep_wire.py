@@ -1,5 +1,6 @@
 """Snapshots and re-embedding over the wire, and what a server that was killed leaves of them."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from service.preprocess import Preprocessing
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import CollectionSpec, Metric
 from tests.client.pictures import expected_embedding, file_bytes, pixels
-from tests.packages import EMBEDDING_DIMENSION, SIZE, write_colors, write_pixels
+from tests.packages import EMBEDDING_DIMENSION, SIZE, write_colors, write_pixels, write_slow
 from tests.servers import ServerProcess
 
 TIMEOUT_S = 30
@@ -291,3 +292,44 @@ def test_a_server_without_folders_says_which_settings(tmp_path: Path) -> None:
             lambda: list(stub.Reembed(reembed, timeout=TIMEOUT_S)), code
         )
         assert bare.stop() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_ends_in_the_middle_leaves_the_old_collection(
+    tmp_path: Path, folder: Path, how: signal.Signals
+) -> None:
+    write_colors(tmp_path / "models")
+    write_slow(tmp_path / "models", side=800)
+    options = (
+        "--default-model", "colors", "--image-root", str(folder / "photos"), "--max-batch-size", "1",
+        "--drain-timeout-s", "3600",
+    )  # fmt: skip
+    with (
+        ServerProcess(tmp_path / "models", tmp_path / "index", *options) as ending,
+        grpc.insecure_channel(ending.address) as channel,
+    ):
+        stub = Stub(channel)
+        types = {"uri": pb.ATTRIBUTE_TYPE_STRING}
+        asked = pb.CreateCollectionRequest(collection="photos", attributes=types)
+        before = stub.CreateCollection(asked, timeout=TIMEOUT_S).collection
+        write(stub, folder, range(COUNT))
+        call = stub.Reembed(pb.ReembedRequest(collection="photos", model=pb.ModelSelector(model="slow")))
+        assert next(call).done == 0
+        ending.process.send_signal(how)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        if how is signal.SIGTERM:
+            assert "the collection is as it was" in (caught.value.details() or "")
+        assert ending.wait() == (0 if how is signal.SIGTERM else -how)
+    with (
+        ServerProcess(tmp_path / "models", tmp_path / "index", *options) as again,
+        grpc.insecure_channel(again.address) as channel,
+    ):
+        stub = Stub(channel)
+        (found,) = stub.ListCollections(pb.ListCollectionsRequest(), timeout=TIMEOUT_S).collections
+        assert (found.name, found.count, found.fingerprint) == ("photos", COUNT, before.fingerprint)
+        for number, item in enumerate(scanned(stub, "photos")):
+            np.testing.assert_allclose(item.vector.values, expected_embedding(PICTURES[number]), rtol=1e-4)
+        dropped = [line for line in again.logs if line["event"] == "left_over_dropped"]
+        assert len(dropped) == (how is signal.SIGKILL)

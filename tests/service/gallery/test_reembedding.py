@@ -44,11 +44,10 @@ def picture(number: int) -> NDArray[np.uint8]:
     return pixels((red, green, blue))
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 100 pictures, `0.png` to `99.png`, and a broken one."""
-    root = tmp_path / "root"
-    root.mkdir()
+    root = tmp_path_factory.mktemp("root")
     for number in range(100):
         (root / f"{number}.png").write_bytes(file_bytes(picture(number)))
     (root / "broken.png").write_bytes(b"no picture")
