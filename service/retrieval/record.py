@@ -23,6 +23,7 @@ FILE_NAME = "record.sqlite"
 _PAGE_BYTES = 16 * 1024
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
+_NONE = "{}"
 # No collection can be named with a space.
 _DROP = "UPDATE collections SET dropped = 1, name = 'dropped ' || key WHERE key = ?"
 
@@ -159,7 +160,9 @@ class Record:
             raise self._broken(
                 f"the vector of item {shorten(ids[int(finite.argmin())])}; expected finite numbers"
             )
-        return Batch(list(ids), vectors, list(texts)), np.array(sequences, np.int64)
+        # One string for all that have none.
+        attributes = [_NONE if text == _NONE else text for text in texts]
+        return Batch(list(ids), vectors, attributes), np.array(sequences, np.int64)
 
     def _check_attributes(self, name: str, text: str, spec: CollectionSpec) -> None:
         try:
