@@ -72,6 +72,7 @@ def test_samples_and_what_is_known_of_them(
         "train/1.tar/1.webp": {},
     }
     (item,) = client.get(collection, ["train/1.tar/0.PNG"], include_vectors=True)
+    assert item.vector is not None
     np.testing.assert_allclose(item.vector, expected_embedding(of_class(4, 74)), atol=1e-6)
     assert item.attributes["path"] == str(shards / "train" / "1.tar" / "0.PNG")
     again = fovea_command("index", "add", shards, "--collection", collection)
