@@ -12,7 +12,8 @@ from service.retrieval.pgvector.table import Table
 from service.retrieval.schema import AttributeType
 
 _SELECT = """
-    SELECT key, name, dimension, metric, fingerprint, storage, attributes, count, largest_norm,
+    SELECT key, name, dimension, metric, fingerprint, storage, attributes, count, smallest_norm,
+        largest_norm,
         EXISTS (
             SELECT FROM pg_index WHERE indexrelid = to_regclass('items_' || key || '_hnsw') AND indisvalid
         )
@@ -79,7 +80,7 @@ def add(cursor: Cursor, spec: CollectionSpec) -> None:
         raise CollectionExists(
             f"collection {shorten(spec.name)} exists already; drop it, or choose another name"
         )
-    for statement in Table(row[0], spec, 0, 0.0, indexed=False).create():
+    for statement in Table(row[0], spec).create():
         cursor.execute(statement)
 
 
@@ -133,18 +134,11 @@ def rename(cursor: Cursor, table: Table, name: str) -> None:
         raise CollectionExists(f"collection {shorten(name)} exists already; drop it, or choose another name")
 
 
-def count_change(cursor: Cursor, table: Table, change: int, largest_norm: float = 0.0) -> None:
-    """Note what a write did to a locked collection.
-
-    Args:
-        cursor: in the write's transaction.
-        table: the collection.
-        change: how many more items it has now.
-        largest_norm: of the vectors written.
-    """
+def note_write(cursor: Cursor, table: Table) -> None:
+    """Note what a write made of a locked collection: its count, and its vectors' norms."""
     cursor.execute(
-        "UPDATE collections SET count = count + %s, largest_norm = greatest(largest_norm, %s) WHERE key = %s",
-        (change, largest_norm, table.key),
+        "UPDATE collections SET count = %s, smallest_norm = %s, largest_norm = %s WHERE key = %s",
+        (table.count, table.smallest_norm, table.largest_norm, table.key),
     )
 
 
@@ -162,7 +156,7 @@ def _text(name: str) -> str:
 
 
 def _table(row: tuple[Any, ...]) -> Table:
-    key, name, dimension, metric, fingerprint, storage, attributes, count, largest_norm, indexed = row
+    key, name, dimension, metric, fingerprint, storage, attributes, *state = row
     spec = CollectionSpec(
         name,
         dimension,
@@ -171,4 +165,4 @@ def _table(row: tuple[Any, ...]) -> Table:
         {attribute: AttributeType(kind) for attribute, kind in json.loads(attributes)},
         Storage(storage),
     )
-    return Table(key, spec, count, largest_norm, indexed)
+    return Table(key, spec, *state)

@@ -22,7 +22,8 @@ MIGRATIONS = (
         storage text NOT NULL,
         attributes text NOT NULL, -- JSON, [[name, type], …]: the n-th, from 1, is in column a<n>
         count bigint NOT NULL DEFAULT 0,
-        largest_norm double precision NOT NULL DEFAULT 0 -- of any vector that was ever in it
+        smallest_norm double precision NOT NULL DEFAULT 'Infinity', -- of any vector that was ever in it
+        largest_norm double precision NOT NULL DEFAULT 0
     ) WITH (fillfactor = 50) -- count changes with every write: room for the new row beside the old
     """,
 )

@@ -233,7 +233,7 @@ def candidates_for(recall: float, limit: int, items: int, share: float) -> int:
     """
     easier = 1 + 0.35 * math.log(0.02 / max(1 - recall, 1e-4))
     larger = 1 + 0.25 * math.log2(max(1.0, items / 20_000))
-    needed = math.ceil((180 + 2 * limit) * easier * larger / share**0.3)
+    needed = math.ceil((180 + 2 * limit) * easier * larger / math.pow(share, 0.3))
     return max(_MIN_CANDIDATES, min(_MAX_CANDIDATES, needed))
 
 

@@ -1,5 +1,6 @@
 """A collection's table: its columns, and the SQL that compares vectors and attributes in it."""
 
+import math
 from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -12,6 +13,8 @@ from service.retrieval.schema import AttributeType
 MAX_DIMENSION = 16_000
 # Of the column types that HNSW takes: an index entry must fit into one page.
 _MAX_INDEXED = {Storage.FLOAT32: 2000, Storage.FLOAT16: 4000}
+# Lengths that differ by no more than rounding.
+_ALIKE = 1.01
 # B-trees take entries of 2.7 kB at most; so of strings they have only the first characters.
 PREFIX_CHARACTERS = 64
 COLUMN_TYPES = {
@@ -33,20 +36,27 @@ class Table:
         key: of the collection; never given out twice.
         spec: what the collection is made of.
         count: how many items it has.
+        smallest_norm: no vector in it is shorter.
         largest_norm: no vector in it is longer.
-        indexed: whether searches may use the HNSW index: it is there, and complete.
+        has_index: whether the HNSW index is there, and complete.
     """
 
     key: int
     spec: CollectionSpec
-    count: int
-    largest_norm: float
-    indexed: bool
+    count: int = 0
+    smallest_norm: float = math.inf
+    largest_norm: float = 0.0
+    has_index: bool = False
 
     @property
     def info(self) -> CollectionInfo:
         """As callers see it."""
         return CollectionInfo(self.spec, self.count, "hnsw" if self.indexed else "flat")
+
+    @property
+    def indexed(self) -> bool:
+        """Whether searches may use the HNSW index."""
+        return self.has_index and self.indexed_as is not None
 
     @property
     def name(self) -> Identifier:
@@ -81,6 +91,10 @@ class Table:
     def indexed_as(self) -> Storage | None:
         """What numbers an HNSW index of this table holds; None: it can't have one, and is always scanned."""
         dimension, storage = self.spec.dimension, self.spec.storage
+        # By the inner product long vectors are near to all and short ones to none, not even to themselves: a
+        # graph of such misses much of what it should find.
+        if self.spec.metric is Metric.INNER_PRODUCT and self.largest_norm > _ALIKE * self.smallest_norm:
+            return None
         if dimension <= _MAX_INDEXED[storage]:
             return storage
         # Halves hold all vectors of length 1, while a longer one could be refused when it is written.

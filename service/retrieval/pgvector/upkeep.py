@@ -50,7 +50,7 @@ class Upkeep:
         self._thread.start()
 
     def consider(self, table: Table) -> None:
-        """Have an index built, if the collection is large enough and has none."""
+        """Have an index built, if the collection is large enough and has none; or an unfit one dropped."""
         if self.wants(table):
             self.see_to(table.key)
 
@@ -61,8 +61,10 @@ class Upkeep:
             self._changed.notify_all()
 
     def wants(self, table: Table) -> bool:
-        """Whether the collection should have an index that isn't there."""
-        return not table.indexed and table.count >= self._min_items and table.indexed_as is not None
+        """Whether the collection should have an index that isn't there, or has one that serves no more."""
+        if table.indexed_as is None:
+            return table.has_index
+        return not table.has_index and table.count >= self._min_items
 
     def wait(self, table: Table, deadline: float) -> None:
         """Wait until the collection has its index, or no longer needs one.
@@ -148,10 +150,14 @@ class Upkeep:
             connection.close()
 
     def _build(self, connection: Connection, table: Table) -> None:
+        # An invalid one, or one that serves no more.
+        connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(table.index_name))
+        if table.indexed_as is None:
+            log.info("index_dropped", collection=table.spec.name, reason="its vectors' lengths differ")
+            return
         started = time.monotonic()
         log.info("index_building", collection=table.spec.name, items=table.count)
         connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", (f"{self._memory_mb}MB",))
-        connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(table.index_name))
         connection.execute(table.create_index(_LINKS, _CANDIDATES))
         connection.execute(SQL("ANALYZE {}").format(table.name))
         log.info("index_built", collection=table.spec.name, seconds=round(time.monotonic() - started, 1))

@@ -1,6 +1,7 @@
 """Writes to a locked collection."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from psycopg.sql import SQL
@@ -16,11 +17,10 @@ from service.retrieval.pgvector.table import Table
 _ITEMS, _VALUES = 1000, 2 * 1024 * 1024
 
 
-def write(cursor: Cursor, table: Table, batch: Batch) -> int:
-    """Write items, in their order, replacing those of the same id; returns how many there are more.
+def write(cursor: Cursor, table: Table, batch: Batch) -> Table:
+    """Write items, in their order, replacing those of the same id; returns the collection as it is then.
 
-    Replaced ones are deleted first: all of an item changes, and COPY takes the new ones in half the time that
-    INSERT needs.
+    Replaced ones are deleted first: all of an item changes, and COPY can't replace.
     """
     spec = table.spec
     at_once = max(1, min(_ITEMS, _VALUES // spec.dimension))
@@ -28,10 +28,9 @@ def write(cursor: Cursor, table: Table, batch: Batch) -> int:
     copy = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
         table.name, SQL(", ").join([name for name, _ in columns])
     )
-    replaced, largest_norm = 0, 0.0
     for start in range(0, len(batch.ids), at_once):
         part = slice(start, start + at_once)
-        replaced += _delete_ids(cursor, table, batch.ids[part])
+        replaced = _delete_ids(cursor, table, batch.ids[part])
         packed = vectors.pack(batch.vectors[part], spec.storage)
         with cursor.copy(copy) as rows:
             rows.set_types([kind for _, kind in columns])
@@ -41,15 +40,20 @@ def write(cursor: Cursor, table: Table, batch: Batch) -> int:
                     (name, vector, text, *(values.get(attribute) for attribute in spec.attributes))
                 )
         norms = np.linalg.norm(batch.vectors[part].astype(np.float64), axis=1)
-        largest_norm = max(largest_norm, float(norms.max()))
-    catalog.count_change(cursor, table, len(batch.ids) - replaced, largest_norm)
-    return len(batch.ids) - replaced
+        table = replace(
+            table,
+            count=table.count + len(packed) - replaced,
+            smallest_norm=min(table.smallest_norm, float(norms.min())),
+            largest_norm=max(table.largest_norm, float(norms.max())),
+        )
+    catalog.note_write(cursor, table)
+    return table
 
 
 def delete(cursor: Cursor, table: Table, ids: Sequence[str]) -> int:
     """Remove items by id; returns how many were there."""
     removed = _delete_ids(cursor, table, ids)
-    catalog.count_change(cursor, table, -removed)
+    catalog.note_write(cursor, replace(table, count=table.count - removed))
     return removed
 
 
@@ -58,7 +62,7 @@ def delete_matching(cursor: Cursor, table: Table, condition: Filter) -> int:
     where = Conditions(table, condition)
     query = SQL("DELETE FROM {} WHERE {}").format(table.name, where.sql)
     removed = cursor.execute(query, where.parameters).rowcount
-    catalog.count_change(cursor, table, -removed)
+    catalog.note_write(cursor, replace(table, count=table.count - removed))
     return removed
 
 

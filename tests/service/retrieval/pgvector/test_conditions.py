@@ -50,7 +50,7 @@ def test_a_selective_filter_is_answered_by_the_attributes_index(open_index: Open
     condition = And((Equals("size", 7), Not(Equals("label", "label 7"))))
 
     assert index.count("photos", condition) == 9
-    where = Conditions(Table(1, SPEC, 0, 0.0, indexed=False), condition)
+    where = Conditions(Table(1, SPEC), condition)
     plan = sql("EXPLAIN SELECT FROM items_1 WHERE " + where.sql.as_string(), *where.parameters)
     assert "Index" in str(plan)
     assert "Seq Scan" not in str(plan)

@@ -68,6 +68,8 @@ def nearest(rows: NDArray[np.float32], query: NDArray[np.float32], metric: Metri
 def test_finds_the_share_that_was_asked_for(open_index: Opener, metric: Metric, storage: Storage) -> None:
     index = open_index(index_from_items=1000)
     rows, queries = vectors(), vectors(50, seed=2)
+    if metric is Metric.INNER_PRODUCT:
+        rows *= 3 / np.linalg.norm(rows, axis=1, keepdims=True)
     filled(index, CollectionSpec("photos", DIMENSION, metric, "", SCHEMA, storage), rows)
     stored = np.stack([item.vector for item in index.scan("photos", limit=COUNT)])
     order = np.array([int(item.id) for item in index.scan("photos", limit=COUNT, include_vectors=False)])
@@ -200,6 +202,21 @@ def test_wide_vectors(
     if storage is Storage.FLOAT16 and metric is Metric.L2:
         [far] = index.search("photos", np.full((1, dimension), 1e6, np.float32), 3)  # no half can be this
         assert len(far) == 3
+
+
+def test_inner_products_of_unlike_lengths_are_looked_at_one_by_one(open_index: Opener) -> None:
+    index = open_index(index_from_items=1000)
+    rows = vectors()
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    filled(index, CollectionSpec("photos", DIMENSION, Metric.INNER_PRODUCT, "", SCHEMA), rows)
+    rows[7] *= 2
+    index.upsert("photos", [Item("7", rows[7])])
+    assert index.describe("photos").index_type == "flat"
+    queries = vectors(20, seed=2)
+    for query, found in zip(queries, index.search("photos", queries, 10), strict=True):
+        assert [int(neighbor.id) for neighbor in found] == nearest(rows, query, Metric.INNER_PRODUCT)[:10]
+    index.flush("photos")
+    assert index.describe("photos").index_type == "flat"
 
 
 def test_an_index_is_built_without_being_asked_for(open_index: Opener) -> None:
