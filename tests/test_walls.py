@@ -61,6 +61,8 @@ LIBRARIES = {
     "psycopg": {"retrieval.pgvector"},
     "psycopg_pool": {"retrieval.pgvector"},
     "pyarrow": {"retrieval", "cli.bulk"},
+    # Of the extra `ray`.
+    "ray": {"cli.bulk"},
     "hdrh": {"cli.bench"},
     "matplotlib": {"cli.bench"},
     # Of the extra `import`; only import-model writes graphs.

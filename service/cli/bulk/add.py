@@ -2,21 +2,18 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import click
-from fovea import AlreadyExists, AttributeType, Client, Collection, NotFound
 
-from service.cli.bulk.attributes import DECLARED, MAX_DECLARED, OWN, SHA256
 from service.cli.bulk.broken import BrokenList
+from service.cli.bulk.engine import Engine, engine_options
 from service.cli.bulk.entry import Entry
-from service.cli.bulk.indexing import Indexing
 from service.cli.bulk.progress import progress
-from service.cli.bulk.source import Source, open_source
+from service.cli.bulk.source import open_source
+from service.cli.bulk.target import ready_collection
 from service.cli.connection import collection_option, connected, exit_status, server_options
-from service.cli.output import count_of_images, origin
+from service.cli.output import count_of_images
 from service.cli.upkeep import attribute_option
 from service.retrieval.schema import is_text
 
@@ -38,6 +35,7 @@ from service.retrieval.schema import is_text
     help="Write every file that can't be used to FILE: JSON lines of id, code and message.",
 )
 @click.option("--checksum", is_flag=True, help="Read every file, instead of trusting its size and time.")
+@engine_options
 @server_options
 def add(
     source: tuple[Path, ...],
@@ -46,6 +44,7 @@ def add(
     attributes: dict[str, str],
     broken_file: Path | None,
     checksum: bool,
+    engine: Engine,
     address: str,
     timeout_s: float,
 ) -> None:
@@ -66,10 +65,10 @@ def add(
         raise click.ClickException(images.empty)
     done: Counter[str] = Counter()
     with connected(address, timeout_s) as client, BrokenList(broken_file) as broken:
-        there = _collection(client, collection, model, images, attributes)
-        with progress() as bar:
+        there = ready_collection(client, collection, model, images, attributes, engine.manifest)
+        with engine.indexing(client, there, timeout_s, checksum=checksum) as indexing, progress() as bar:
             task = bar.add_task("indexing", total=total)
-            for step in Indexing(client, there, checksum=checksum).run(images.entries()):
+            for step in indexing.run(images.entries()):
                 done.update(embedded=step.embedded, copied=step.copied, unchanged=step.unchanged)
                 for each in step.broken:
                     broken.add(each)
@@ -80,55 +79,6 @@ def add(
     if done.total() and (example := broken.first_other(images.entries())):
         click.echo(_example(example, collection))
     exit_status(broken.count)
-
-
-def _collection(
-    client: Client, name: str, model: str | None, images: Source, stated: Mapping[str, str]
-) -> Collection:
-    """The collection, made if it is missing, and fit for what comes."""
-    try:
-        there = client.collection(name)
-    except NotFound:
-        attributes = {**images.columns, **DECLARED, **cast("dict[str, AttributeType]", stated)}
-        if len(attributes) > MAX_DECLARED:
-            raise click.ClickException(
-                f"{images.name} has columns for {len(attributes)} attributes; expected at most "
-                f"{MAX_DECLARED}: make the collection with those that filters need, by `fovea index create`"
-            ) from None
-        _check_types(name, attributes)
-        try:
-            return client.create_collection(name, model=model, attributes=attributes)
-        except AlreadyExists:  # somebody else's command was faster
-            there = client.collection(name)
-    if model is not None and model != there.model:
-        raise click.ClickException(
-            f"collection {name!r} has vectors of {origin(there)}, not of {model}; "
-            f"index into another one with --collection"
-        )
-    _check_types(name, there.attributes)
-    for attribute, declared in stated.items():
-        if there.attributes.get(attribute) != declared:
-            found = there.attributes.get(attribute)
-            raise click.ClickException(
-                f"collection {name!r} declares {attribute!r} as {found or 'nothing'}, not as {declared}; a "
-                "collection's attributes are set when it is made"
-            )
-    if there.attributes.get(SHA256) != OWN[SHA256]:
-        click.echo(
-            f"collection {name!r} doesn't declare {SHA256}=string: equal images are embedded once in this "
-            "run, but again in others",
-            err=True,
-        )
-    return there
-
-
-def _check_types(name: str, attributes: Mapping[str, str]) -> None:
-    for own, declared in OWN.items():
-        if attributes.get(own, declared) != declared:
-            raise click.ClickException(
-                f"collection {name!r} declares {own!r} as {attributes[own]}; expected {declared}, as "
-                "`fovea index add` writes it"
-            )
 
 
 def _summary(name: str, done: Counter[str], collection: str, stored: int) -> str:

@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from service.cli.bulk.entry import Entry
-from service.cli.bulk.indexing import Broken
+from service.cli.bulk.step import Broken
 from service.cli.connection import report
 
 _MOST_SHOWN = 50

@@ -9,9 +9,9 @@ import fovea
 from fovea import AlreadyExists, Client, InvalidArgument, NotFound, UpsertResult
 
 from service.cli.bulk.broken import BrokenList
-from service.cli.bulk.indexing import Broken
 from service.cli.bulk.progress import progress
 from service.cli.bulk.spec import file_errors, spec_of
+from service.cli.bulk.step import Broken
 from service.cli.connection import connected, exit_status, server_options
 from service.errors import SnapshotUnusable, VectorMismatch, shorten
 from service.retrieval.index import CollectionSpec, Metric

@@ -4,12 +4,12 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
-from fovea import Client, Collection, FoveaError, InvalidArgument
+from fovea import Client, Collection, InvalidArgument
 
-from service.cli.bulk.attributes import SHA256, contains, is_unchanged, wanted, with_own
-from service.cli.bulk.entry import MAX_IMAGE_BYTES, Entry, Unusable, content_of, digest, stamp_of
+from service.cli.bulk.entry import MAX_IMAGE_BYTES, Entry, Unusable
+from service.cli.bulk.look import Look
+from service.cli.bulk.step import Broken, Step
 from service.cli.bulk.stored import Stored
 from service.cli.bulk.writer import Work, Writer, Written
 
@@ -17,41 +17,6 @@ _LOOKED_UP_AT_ONCE = 32
 _IMAGES_AT_ONCE = 16
 # The server embeds some batches while the next one's files are read.
 _BATCHES_IN_FLIGHT = 3
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An image that was not indexed.
-
-    Attributes:
-        id: its item's, or where it stands.
-        error: why.
-    """
-
-    id: str
-    error: FoveaError
-
-
-@dataclass(frozen=True)
-class Step:
-    """What became of some images.
-
-    Attributes:
-        embedded: by the server.
-        copied: written with a vector that was there already.
-        unchanged: stored as they are now, and left alone.
-        broken: could not be indexed.
-    """
-
-    embedded: int = 0
-    copied: int = 0
-    unchanged: int = 0
-    broken: tuple[Broken, ...] = ()
-
-    @property
-    def images(self) -> int:
-        """How many there were."""
-        return self.embedded + self.copied + self.unchanged + len(self.broken)
 
 
 class Indexing:
@@ -65,7 +30,7 @@ class Indexing:
             collection: as it stands before.
             checksum: read every file, instead of trusting its size and time.
         """
-        self._schema, self._checksum = collection.attributes, checksum
+        self._look = Look(collection.attributes, checksum=checksum)
         self._stored = Stored(client, collection)
         self._writer = Writer(client, collection, self._stored)
 
@@ -110,7 +75,7 @@ class Indexing:
             for entry in some:
                 there = stored.get(entry.id)
                 try:
-                    work = self._work(entry, dict(there.attributes) if there else {})
+                    work = self._look.at(entry, there.attributes if there else {})
                 except Unusable as error:
                     broken.append(Broken(entry.id, InvalidArgument(str(error))))
                     continue
@@ -129,26 +94,6 @@ class Indexing:
                     batch, size_bytes = [], 0
             yield Step(unchanged=unchanged, broken=tuple(broken)), []
         yield Step(), batch
-
-    def _work(self, entry: Entry, stored: dict[str, str | int | float | bool]) -> Work | None:
-        """What has to be written for an entry; None: nothing.
-
-        Raises:
-            Unusable: the image or what is said of it can't be used.
-        """
-        if entry.fault:
-            raise Unusable(entry.fault)
-        attributes = wanted(entry, self._schema)
-        stamp = stamp_of(entry.place)
-        if not self._checksum and is_unchanged(stored, attributes, stamp):
-            return None
-        content = content_of(entry.place)
-        complete = with_own(attributes, sha256 := digest(content), stamp)
-        if contains(stored, complete):
-            return None
-        if stored.get(SHA256) == sha256:  # only what is said of it is another
-            self._stored.remember(sha256, entry.id)
-        return Work(entry.id, content, sha256, complete)
 
 
 def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

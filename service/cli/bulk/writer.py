@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from fovea import AttributeValue, Client, Collection, FoveaError, Item, Overloaded, Unavailable, UpsertResult
 from fovea.errors import Cancelled, DeadlineExceeded
 from numpy.typing import NDArray
 
+from service.cli.bulk.entry import TarMember
 from service.cli.bulk.stored import Stored
 
 # How long a server that is full is asked again, without any progress.
@@ -25,15 +27,19 @@ class Work:
 
     Attributes:
         id: the item's.
-        content: the image's bytes.
+        place: where the image's bytes are.
+        content: them; empty where they are read elsewhere.
         sha256: of them.
         attributes: all of the item's.
+        is_same: whether the item is there with this content, and only what is said of it is another.
     """
 
     id: str
+    place: Path | TarMember
     content: bytes
     sha256: str
     attributes: Mapping[str, AttributeValue]
+    is_same: bool = False
 
 
 @dataclass
@@ -71,13 +77,26 @@ class Writer:
         written = Written(0, 0, {})
         waiting: dict[str, list[Work]] = {}
         for work in batch:
+            if work.is_same:
+                self._stored.remember(work.sha256, work.id)
             waiting.setdefault(work.sha256, []).append(work)
         while waiting:
             holders = self._stored.holders(waiting)
             vectors = self._stored.vectors(holders) if holders else {}
-            results = self._upsert(_items(waiting, vectors))
+            copies = [
+                Item(work.id, vector=vectors[digest], attributes=work.attributes)
+                for digest, works in waiting.items()
+                if digest in vectors
+                for work in works
+            ]
+            images = [works[0] for digest, works in waiting.items() if digest not in vectors]
+            results = self.upsert(copies) | self.embed(images)
             waiting = self._settle(waiting, vectors, results, written)
         return written
+
+    def embed(self, images: Sequence[Work]) -> dict[str, UpsertResult]:
+        """Embed images, each content once, and write them; what became of each, by id; raises as `write`."""
+        return self.upsert([Item(work.id, image=work.content, attributes=work.attributes) for work in images])
 
     def _settle(
         self,
@@ -103,7 +122,8 @@ class Writer:
                 left[digest] = works[len(sent) :]
         return left
 
-    def _upsert(self, items: list[Item]) -> dict[str, UpsertResult]:
+    def upsert(self, items: list[Item]) -> dict[str, UpsertResult]:
+        """Write items, waiting for a server that is full; what became of each, by id; raises as `write`."""
         settled: dict[str, UpsertResult] = {}
         deadline = time.monotonic() + _PATIENCE_S
         while items:
@@ -130,14 +150,3 @@ class Writer:
             raise failure
         if self._stopping.wait(min(_LONGEST_PAUSE_S, max(0.1, failure.retry_after_s or 1.0))):
             raise failure
-
-
-def _items(waiting: Mapping[str, list[Work]], vectors: Mapping[str, NDArray[np.float32]]) -> list[Item]:
-    """Of each content with a known vector every item; of others the first, as an image."""
-    items: list[Item] = []
-    for digest, works in waiting.items():
-        if digest in vectors:
-            items += [Item(work.id, vector=vectors[digest], attributes=work.attributes) for work in works]
-        else:
-            items.append(Item(works[0].id, image=works[0].content, attributes=works[0].attributes))
-    return items

@@ -1,0 +1,80 @@
+"""Ray, started here or found, and a run of `RayIndexing` on it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from fovea import Client, Collection
+
+from service.cli.bulk.ray_indexing import RayIndexing, Stages
+from service.manifest import Manifest
+
+_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+
+
+@contextmanager
+def indexing(
+    client: Client,
+    collection: Collection,
+    manifest: Manifest,
+    ray_address: str | None,
+    actors: int,
+    timeout_s: float,
+    *,
+    checksum: bool,
+) -> Iterator[RayIndexing]:
+    """Arguments as in `Engine` and `Indexing`.
+
+    Raises:
+        click.ClickException: the package doesn't make the collection's vectors; or Ray isn't installed, can't
+            be reached, or lost its workers.
+    """
+    makes = [manifest.fingerprint(variant.precision) for variant in manifest.variants]
+    if collection.fingerprint not in makes:
+        raise click.ClickException(
+            f"collection {collection.name!r} has vectors of fingerprint "
+            f"{collection.fingerprint or '(none)'}; the package {manifest.folder} makes {', '.join(makes)}"
+        )
+    with _running(ray_address) as cpus:
+        stages = Stages(
+            client.target, timeout_s, collection, manifest.folder, actors or max(1, cpus - 1), checksum
+        )
+        yield RayIndexing(client, collection, stages)
+
+
+@contextmanager
+def _running(address: str | None) -> Iterator[int]:
+    """Ray, and how many CPUs it has."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            "--engine ray needs Ray, which isn't installed: pip install 'fovea-serving[ray]'"
+        ) from error
+    here: dict[str, Any] = {
+        # A stage that waits for a CPU for ever would stop all.
+        "num_cpus": max(2, os.cpu_count() or 1),
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else here),
+        )
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
+        yield int(resources.get("CPU", 1))
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise click.ClickException(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        ray.shutdown()
