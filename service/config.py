@@ -155,7 +155,10 @@ class Config(ModelSettings):
         high=1_000_000_000,
     )
     index_schema: str = setting(
-        "fovea", RETRIEVAL, "PostgreSQL's schema that has our tables, apart from others'; made if missing."
+        "fovea",
+        RETRIEVAL,
+        "PostgreSQL's schema that has our tables, apart from others'; made if missing. In Milvus the prefix "
+        "of our collections.",
     )
     snapshot_path: str = setting(
         "", RETRIEVAL, "Folder of collections' snapshots, made if missing. Empty: there are none."

@@ -47,7 +47,8 @@ DEPTH = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
 # decides. The load generator makes its calls itself: a client's typed values would cost more than the server.
 GRPC_LAYER = {"server", "servicers", "interceptors", "health", "cli.bench"}
 LIBRARIES = {
-    "grpc": GRPC_LAYER,
+    # pymilvus raises grpc's errors.
+    "grpc": GRPC_LAYER | {"retrieval.milvus"},
     "grpc_health": GRPC_LAYER,
     "grpc_reflection": GRPC_LAYER,
     "fovea": {"cli"},
@@ -60,6 +61,8 @@ LIBRARIES = {
     # Of the extra `pgvector`.
     "psycopg": {"retrieval.pgvector"},
     "psycopg_pool": {"retrieval.pgvector"},
+    # Of the extra `milvus`.
+    "pymilvus": {"retrieval.milvus"},
     "pyarrow": {"retrieval", "cli.bulk"},
     # Of the extra `ray`.
     "ray": {"cli.bulk"},

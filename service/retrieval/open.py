@@ -30,11 +30,10 @@ def open_index(config: Config) -> Index:
             )
         case "milvus":
             try:
-                from service.retrieval.milvus.engine import MilvusIndex  # type: ignore[import-not-found] # to come
+                from service.retrieval.milvus.engine import MilvusIndex
             except ModuleNotFoundError as error:
                 _missing(error, "milvus")
-            milvus: Index = MilvusIndex(config.index_url)
-            return milvus
+            return MilvusIndex(config.index_url, namespace=config.index_schema)
         case _:
             from service.retrieval.embedded import EmbeddedIndex
 

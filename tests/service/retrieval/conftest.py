@@ -8,6 +8,7 @@ import pytest
 
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import Index
+from tests.service.retrieval.milvus.server import open_lite, open_standalone
 from tests.service.retrieval.pgvector.server import open_pgvector
 
 Opener = Callable[[Path], Index]
@@ -17,12 +18,16 @@ ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-small-segments": partial(EmbeddedIndex, max_segment_rows=3),
     "pgvector": open_pgvector,
+    "milvus-lite": partial(open_lite, index_type="flat"),
+    "milvus": partial(open_standalone, index_type="flat"),
 }
 # Those that test_model_large.py runs, with limits so low that some hundred items are searched as many are.
 LARGE_ENGINES: dict[str, Opener] = {
     "embedded": EmbeddedIndex,
     "embedded-1-bit": partial(EmbeddedIndex, max_segment_rows=100, min_tier_rows=256),
     "pgvector-hnsw": partial(open_pgvector, index_from_items=256),
+    "milvus-lite-hnsw": open_lite,
+    "milvus-hnsw": open_standalone,
 }
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
 APPROXIMATE: frozenset[str] = frozenset()
@@ -31,7 +36,9 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - each 
 # How many random histories are tried, where a call takes longer than in this process.
 EXAMPLES: dict[str, int] = {"pgvector": 15, "pgvector-hnsw": 2}
 # What an engine can hold, where it is less than the contract's 65,536.
-MAX_DIMENSION: dict[str, int] = {"pgvector": 16_000}
+MAX_DIMENSION: dict[str, int] = {"pgvector": 16_000, "milvus-lite": 32_768, "milvus": 32_768}
+# As well of the 64 attributes.
+MAX_ATTRIBUTES: dict[str, int] = {"milvus-lite": 60, "milvus": 60}
 
 
 @pytest.fixture(params=ENGINES)

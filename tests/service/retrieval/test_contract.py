@@ -21,7 +21,7 @@ from service.errors import (
 from service.retrieval.filters import Equals, Exists
 from service.retrieval.index import CollectionSpec, Index, Item, Metric, Storage
 from service.retrieval.schema import AttributeType, AttributeValue
-from tests.service.retrieval.conftest import MAX_DIMENSION, Opener
+from tests.service.retrieval.conftest import MAX_ATTRIBUTES, MAX_DIMENSION, Opener
 
 
 def f32(*values: Any) -> NDArray[np.float32]:
@@ -550,10 +550,14 @@ def test_a_bad_schema_is_refused(index: Index, schema: dict[str, AttributeType],
     assert sizes(index) == []
 
 
-def test_a_schema_at_the_limit(index: Index) -> None:
-    names = ["é" * 32, 'a "quoted" name', "select", *(f"a{n}" for n in range(61))]
+def test_a_schema_at_the_limit(index: Index, engine: str) -> None:
+    most = MAX_ATTRIBUTES.get(engine, 64)
+    names = ["é" * 32, 'a "quoted" name', "select", *(f"a{n}" for n in range(most - 3))]
     spec = CollectionSpec("photos", 2, Metric.L2, "", dict.fromkeys(names, AttributeType.INT))
     index.create(spec)
     index.upsert("photos", [Item("a", f32(1, 2), {name: n for n, name in enumerate(names)})])
     assert index.describe("photos").spec == spec
     assert all(index.count("photos", Equals(name, n)) == 1 for n, name in enumerate(names))
+    beyond = {**spec.attributes, "one more": AttributeType.INT}
+    with pytest.raises(InvalidRequest, match=f"{most + 1} attributes are declared; expected at most {most}"):
+        index.create(CollectionSpec("art", 2, Metric.L2, "", beyond))

@@ -1,0 +1,205 @@
+"""The nearest items of a query: by Milvus's index, or by looking at every item that the filter keeps.
+
+Milvus compares in float32. What it ranks is scored again, from the stored vectors in float64 (see `scores`),
+so scores and the order of what was found are those of every engine.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.retrieval import scores
+from service.retrieval.index import Metric, SearchOptions
+from service.retrieval.milvus import reading
+from service.retrieval.milvus.conditions import TRUE, translated
+from service.retrieval.milvus.server import Server
+from service.retrieval.milvus.table import (
+    ATTRIBUTES,
+    ID,
+    METRICS,
+    SEQUENCE,
+    VECTOR,
+    Table,
+    attributes_text,
+    vectors_of,
+)
+
+# Fetched beyond what is asked for, as items that are equally near come in any order.
+_SPARE = 8
+_DEEPER = 4
+# So many that a filter keeps are read in no more time than a search takes.
+_FEW_ITEMS = 256
+# As Milvus bounds them: neighbours of one query, and candidates ("ef").
+_MAX_LIMIT, _MAX_CANDIDATES = 16_384, 32_768
+# Of the vectors in one reply: 16 MiB.
+_VALUES = 4 * 1024 * 1024
+_FIELDS = [ID, SEQUENCE, ATTRIBUTES, VECTOR]
+_FLOAT32_EPSILON = 2.0**-24
+_FLOAT32_TINY = 2.0**-126
+
+
+class Hit(NamedTuple):
+    """An item that was found.
+
+    Attributes:
+        id: the item's.
+        sequence: its place in the order of writing.
+        score: by the metric; a float32 value.
+        attributes: as JSON.
+    """
+
+    id: str
+    sequence: int
+    score: float
+    attributes: str
+
+
+class Search:
+    """One search."""
+
+    def __init__(
+        self, server: Server, table: Table, queries: NDArray[np.float32], options: SearchOptions
+    ) -> None:
+        """Decide how to search.
+
+        Args:
+            server: has the collection.
+            table: the collection.
+            queries: float32 [queries, dimension], as `pack_queries` made them.
+            options: the filter and the recall; the rest is for `paged`.
+        """
+        self._server, self._table, self._queries, self._options = server, table, queries, options
+        self._where = translated(table, options.filter)
+        self._flat = table.index_type == "flat"
+        self._share = 1.0  # of the items, that the filter keeps
+        self._exact = not self._flat and self._best_exact()
+
+    def fetch(self, numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
+        """The nearest items of some of the queries, nearest first; fewer: there are no more."""
+        if self._exact:
+            yield from self._by_all(numbers, limit)
+            return
+        at_once = max(1, _VALUES // (self._table.spec.dimension * (limit + _SPARE)))
+        for start in range(0, len(numbers), at_once):
+            yield from self._by_index(numbers[start : start + at_once], limit)
+
+    def _best_exact(self) -> bool:
+        """Whether all that the filter keeps is to be read: the graph leads past what is rare."""
+        if self._options.recall >= 1:
+            return True
+        if self._options.filter is None:
+            return False
+        # What was written just now may be left out: for an estimate nobody waits.
+        kept = reading.count(self._server, self._table, self._where, consistency="Eventually")
+        items = reading.count(self._server, self._table, TRUE, consistency="Eventually")
+        self._share = min(1.0, max(1, kept) / max(1, items))
+        return kept <= _FEW_ITEMS
+
+    def _by_index(self, numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
+        """Milvus ranks; more of it where rounding, or equal scores, leave open what is nearest."""
+        fetched = limit + _SPARE
+        found: dict[int, list[Hit]] = {}
+        open_numbers = list(numbers)
+        while open_numbers:
+            if fetched > _MAX_LIMIT or fetched * self._table.spec.dimension > _VALUES:
+                found |= zip(open_numbers, self._by_all(open_numbers, limit), strict=True)
+                break
+            still_open = []
+            for number, ranked in zip(open_numbers, self._ranked(open_numbers, fetched), strict=True):
+                found[number] = nsmallest(limit, (hit for hit, _ in ranked), key=_order)
+                if len(ranked) == fetched and self._doubtful(number, found[number], ranked):
+                    still_open.append(number)
+            if not self._flat:
+                # An index that may miss some isn't asked again for the sake of some. But where a filter keeps
+                # few it may give up, and then these are few to read.
+                short = [number for number in open_numbers if len(found[number]) < limit]
+                found |= zip(short, self._by_all(short, limit), strict=True)
+                break
+            open_numbers = still_open
+            fetched *= _DEEPER
+        return iter([found[number] for number in numbers])
+
+    def _ranked(self, numbers: Sequence[int], limit: int) -> Iterator[list[tuple[Hit, float]]]:
+        """Hits of each query with what Milvus told of them: inner products, or minus squared distances."""
+        spec = self._table.spec
+        parameters = {} if self._flat else {"ef": candidates_for(self._options.recall, limit, self._share)}
+        results = self._server.call(
+            "search",
+            self._table.name,
+            data=list(self._queries[list(numbers)]),
+            filter=self._where,
+            limit=limit,
+            anns_field=VECTOR,
+            output_fields=_FIELDS,
+            search_params={"metric_type": METRICS[spec.metric], "params": parameters},
+            consistency_level="Strong",
+        )
+        sign = -1.0 if spec.metric is Metric.L2 else 1.0
+        for number, result in zip(numbers, results, strict=True):
+            rows = [{**found["entity"], ID: found["id"]} for found in result]
+            told = [sign * float(found["distance"]) for found in result]
+            yield list(zip(self._scored(number, rows), told, strict=True))
+
+    def _doubtful(self, number: int, hits: Sequence[Hit], ranked: Sequence[tuple[Hit, float]]) -> bool:
+        """Whether an item that Milvus ranked behind all of these may belong to the nearest."""
+        unseen = min(told for _, told in ranked)
+        last = hits[-1].score
+        if self._table.spec.metric is Metric.L2:
+            last = -last * last
+        return last <= unseen + self._error(number, unseen, ranked)
+
+    def _error(self, number: int, measure: float, ranked: Sequence[tuple[Hit, float]]) -> float:
+        """How far a measure that Milvus took of about this size may be off.
+
+        A float32 sum of d products is off by at most d·u of the sum of their magnitudes, in whatever order it
+        is taken (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). A distance may
+        be computed from the lengths, of which none here is longer than the query and the distance together.
+        An inner product tells nothing of the length; there the scores seen stand for it.
+        """
+        length = float(np.linalg.norm(self._queries[number].astype(np.float64)))
+        if self._table.spec.metric is Metric.L2:
+            scale = 2 * (length + math.sqrt(max(0.0, -measure))) ** 2 + length**2
+        else:
+            scale = max(length, *(abs(told) for _, told in ranked))
+        dimension = self._table.spec.dimension
+        return (dimension + 8) * _FLOAT32_EPSILON * scale + 2 * dimension * _FLOAT32_TINY
+
+    def _by_all(self, numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
+        """Every item that the filter keeps is read and scored here."""
+        if not numbers:
+            return iter(())
+        best: dict[int, list[Hit]] = {number: [] for number in numbers}
+        at_once = reading.rows_at_once(self._table)
+        for rows in reading.pages(self._server, self._table, self._where, _FIELDS, at_once=at_once):
+            for number in numbers:
+                best[number] = nsmallest(limit, [*best[number], *self._scored(number, rows)], key=_order)
+        return iter(best.values())
+
+    def _scored(self, number: int, rows: Sequence[dict[str, Any]]) -> list[Hit]:
+        spec = self._table.spec
+        found = scores.scores_of(spec.metric, vectors_of(rows, spec.dimension), self._queries[number])
+        return [
+            Hit(row[ID], row[SEQUENCE], score, attributes_text(row))
+            for row, score in zip(rows, found.tolist(), strict=True)
+        ]
+
+
+def candidates_for(recall: float, limit: int, share: float) -> int:
+    """How many candidates HNSW keeps while it walks its graph ("ef"), in each of Milvus's segments.
+
+    Args:
+        recall: the share of the nearest to find, below 1.
+        limit: how many are wanted.
+        share: of the items, that the filter keeps; above 0.
+    """
+    easier = 1 + 0.35 * math.log(0.02 / max(1 - recall, 1e-4))
+    needed = math.ceil((180 + 2 * limit) * max(0.1, easier) / share)
+    return max(limit, 16, min(_MAX_CANDIDATES, needed))
+
+
+def _order(hit: Hit) -> tuple[float, int]:
+    return -hit.score, hit.sequence
