@@ -1,29 +1,26 @@
 """The record of truth of the embedded engine: one SQLite database, from which all else is rebuilt."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import IndexUnusable, shorten
-from service.retrieval.checks import Batch, unpack_attributes
-from service.retrieval.index import CollectionSpec, Metric, Storage
+from service.errors import IndexUnusable
+from service.retrieval.checks import Batch
+from service.retrieval.index import CollectionSpec
 from service.retrieval.migrations import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
-from service.retrieval.schema import AttributeType, fits
+from service.retrieval.stored import batch_of, number_type, schema_text, spec_of, vector_bytes
 
 FILE_NAME = "record.sqlite"
 # A 512-d float32 vector takes 2 kB: at SQLite's default of 4 kB each would have a page to itself.
 _PAGE_BYTES = 16 * 1024
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
-_NONE = "{}"
 # No collection can be named with a space.
 _DROP = "UPDATE collections SET dropped = 1, name = 'dropped ' || key WHERE key = ?"
 
@@ -92,19 +89,10 @@ class Record:
                 "SELECT key, name, dimension, metric, fingerprint, attributes, storage FROM collections "
                 "WHERE NOT dropped ORDER BY name"
             ).fetchall()
-        return [(key, self._spec(*fields)) for key, *fields in rows]
-
-    def _spec(
-        self, name: str, dimension: int, metric: str, fingerprint: str, attributes: str, storage: str
-    ) -> CollectionSpec:
         try:
-            schema = {key: AttributeType(value) for key, value in unpack_attributes(attributes).items()}
-            return CollectionSpec(name, dimension, Metric(metric), fingerprint, schema, Storage(storage))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise self._broken(
-                f"collection {shorten(name)}: {error}; expected a metric ({_values(Metric)}), a storage "
-                f"({_values(Storage)}) and attributes ({_values(AttributeType)})"
-            ) from error
+            return [(key, spec_of(*fields)) for key, *fields in rows]
+        except ValueError as error:
+            raise self._broken(str(error)) from error
 
     def sequences(self, key: int) -> NDArray[np.int64]:
         """The sequence numbers of a collection's items, rising."""
@@ -120,7 +108,7 @@ class Record:
             row = self._connection.execute(
                 "SELECT collection, id, vector FROM items WHERE sequence = ?", (sequence,)
             ).fetchone()
-        return bool(row == (key, name, vector.astype(_stored_type(spec), copy=False).tobytes()))
+        return bool(row == (key, name, vector.astype(number_type(spec), copy=False).tobytes()))
 
     def read(
         self, key: int, spec: CollectionSpec, after: int = 0, before: int = 2**63 - 1
@@ -133,7 +121,7 @@ class Record:
             after: only items with greater sequence numbers.
             before: only items with smaller ones.
         """
-        rows_at_once = max(1, _READ_BYTES // _vector_bytes(spec))
+        rows_at_once = max(1, _READ_BYTES // vector_bytes(spec))
         with self._translated():
             cursor = self._connection.execute(
                 "SELECT id, vector, attributes, sequence FROM items "
@@ -142,37 +130,13 @@ class Record:
             )
             try:
                 while rows := cursor.fetchmany(rows_at_once):
-                    yield self._unpacked(rows, spec)
+                    try:
+                        batch = batch_of(rows, spec)
+                    except ValueError as error:
+                        raise self._broken(str(error)) from error
+                    yield batch
             finally:
                 cursor.close()  # an open one keeps the database from being closed
-
-    def _unpacked(self, rows: list[tuple[Any, ...]], spec: CollectionSpec) -> tuple[Batch, NDArray[np.int64]]:
-        size = _vector_bytes(spec)
-        for name, blob, attributes, _ in rows:
-            if not isinstance(blob, bytes) or len(blob) != size:
-                raise self._broken(f"the vector of item {shorten(name)}; expected {size} bytes")
-            self._check_attributes(name, attributes, spec)
-        ids, blobs, texts, sequences = zip(*rows, strict=True)
-        stored = np.frombuffer(b"".join(blobs), _stored_type(spec)).reshape(len(rows), spec.dimension)
-        vectors = stored.astype(np.float32, copy=False)
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise self._broken(
-                f"the vector of item {shorten(ids[int(finite.argmin())])}; expected finite numbers"
-            )
-        # One string for all that have none.
-        attributes = [_NONE if text == _NONE else text for text in texts]
-        return Batch(list(ids), vectors, attributes), np.array(sequences, np.int64)
-
-    def _check_attributes(self, name: str, text: str, spec: CollectionSpec) -> None:
-        try:
-            attributes = unpack_attributes(text)
-            for attribute in spec.attributes.keys() & attributes.keys():
-                declared = spec.attributes[attribute]
-                if not fits(declared, attributes[attribute]):
-                    raise TypeError(f"{shorten(attribute)} is not {declared.described}")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise self._broken(f"the attributes of item {shorten(name)}: {error}") from error
 
     def ids_after(self, key: int, after: str, limit: int) -> list[str]:
         """The next ids of a collection by code point, at most so many; for any thread."""
@@ -186,7 +150,6 @@ class Record:
 
     def create(self, spec: CollectionSpec) -> int:
         """Add a collection; returns its key."""
-        schema = json.dumps({name: declared.value for name, declared in spec.attributes.items()})
         with self._transaction():
             self._connection.execute(
                 "INSERT INTO collections (name, dimension, metric, fingerprint, attributes, storage) "
@@ -196,7 +159,7 @@ class Record:
                     spec.dimension,
                     spec.metric.value,
                     spec.fingerprint,
-                    schema,
+                    schema_text(spec),
                     spec.storage.value,
                 ),
             )
@@ -236,7 +199,7 @@ class Record:
 
     def write(self, key: int, spec: CollectionSpec, batch: Batch) -> None:
         """Write items in their order, replacing those of the same id; they take the next sequences."""
-        vectors = batch.vectors.astype(_stored_type(spec), copy=False)
+        vectors = batch.vectors.astype(number_type(spec), copy=False)
         sequences = self.next_sequences(len(batch.ids)).tolist()
         with self._transaction():
             self._connection.executemany(
@@ -299,15 +262,3 @@ class Record:
 
 def _number(cursor: sqlite3.Cursor) -> int:
     return int(cursor.fetchone()[0])
-
-
-def _stored_type(spec: CollectionSpec) -> str:
-    return "<f2" if spec.storage is Storage.FLOAT16 else "<f4"
-
-
-def _vector_bytes(spec: CollectionSpec) -> int:
-    return np.dtype(_stored_type(spec)).itemsize * spec.dimension
-
-
-def _values(kind: type[Enum]) -> str:
-    return ", ".join(str(member.value) for member in kind)
