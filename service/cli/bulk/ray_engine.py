@@ -49,6 +49,7 @@ def indexing(
 def _running(address: str | None) -> Iterator[int]:
     """Ray, and how many CPUs it has."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails comes back as an exception
     try:
         import ray
         import ray.data
@@ -72,6 +73,7 @@ def _running(address: str | None) -> Iterator[int]:
         )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
         yield int(resources.get("CPU", 1))
     except (ray.exceptions.RayError, ConnectionError) as error:

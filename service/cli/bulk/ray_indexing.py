@@ -12,8 +12,8 @@ from service.cli.bulk.step import Broken, Step
 from service.cli.bulk.stored import Stored
 from service.cli.bulk.writer import Work, Writer
 
-# What the driver holds of images at a time: their names and attributes.
-_IMAGES_AT_ONCE = 4096
+# What this process holds of images at a time: their names and attributes. Actors start anew for each time.
+_IMAGES_AT_ONCE = 8192
 _IMAGES_PER_TASK = 32
 _WRITERS = 2
 # Asking and writing wait for the server most of the time.
@@ -67,7 +67,7 @@ class Stages:
             Looking,
             fn_constructor_kwargs={**self._server, "checksum": self._checksum},
             batch_size=_IMAGES_PER_TASK,
-            concurrency=(1, self._actors),
+            compute=_actors(1, self._actors),
             num_cpus=_FEW_CPUS,
         )
         found: list[tuple[str, Work | str | None]] = []
@@ -89,21 +89,21 @@ class Stages:
                 Reading,
                 fn_constructor_kwargs={"package": self._package},
                 batch_size=_IMAGES_PER_TASK,
-                concurrency=(1, self._actors),
+                compute=_actors(1, self._actors),
                 num_cpus=_FEW_CPUS,
             )
             .map_batches(
                 Embedding,
                 fn_constructor_kwargs={"package": self._package, "precision": self._precision, "threads": 1},
                 batch_size=_IMAGES_PER_TASK,
-                concurrency=self._actors,
+                compute=_actors(self._actors, self._actors),
                 num_cpus=1,
             )
             .map_batches(
                 Writing,
                 fn_constructor_kwargs=self._server,
                 batch_size=_IMAGES_PER_TASK,
-                concurrency=(1, _WRITERS),
+                compute=_actors(1, _WRITERS),
                 num_cpus=_FEW_CPUS,
             )
         )
@@ -138,6 +138,12 @@ class RayIndexing:
             written = self._writer.write(works)
             failed = tuple(Broken(name, error) for name, error in written.errors.items())
             yield Step(written.embedded, written.copied, 0, failed)
+
+
+def _actors(least: int, most: int) -> Any:
+    import ray.data
+
+    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
 
 
 def _dataset(name: str, values: Sequence[object]) -> Any:

@@ -104,12 +104,16 @@ class Embedding:
         for start in range(0, len(good), most):
             some = good[start : start + most]
             try:
-                vectors[some] = self._session.run(np.ascontiguousarray(batch["pixels"][some])).embedding
+                outputs = self._session.run(np.ascontiguousarray(batch["pixels"][some])).split()
             except InferenceFailed as error:
                 for number in some:
                     errors[number] = str(error)
-        for number in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
-            errors[number] = "the model gave values that aren't finite for this image"
+                continue
+            for number, output in zip(some, outputs, strict=True):
+                if output.finite():
+                    vectors[number] = output.embedding
+                else:  # as the server refuses it
+                    errors[number] = "the model gave values that aren't finite for this image"
         return {"work": batch["work"], "vector": vectors, "error": column(errors)}
 
 
