@@ -26,7 +26,10 @@ from service.retrieval.signs import Angles, Codes, SignCoder
 # The shares of near vectors to be found for which z is kept.
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _QUERIES = 128
-_TOP_K = 10
+# Fewer neighbours are looked for as if it were so many: how near the nearest alone is says too little about
+# the others, most of all by inner product, where it may be a long vector at a wide angle.
+LEAST_TOP_K = 10
+_USUAL_Z = 1.7
 _MOST_ROWS = 32_768
 _faiss: Any = faiss  # its stubs lack what is used here
 
@@ -37,16 +40,17 @@ class Margins:
 
     Attributes:
         zs: for each of `RECALLS`, rising.
-        scored_share: of the rows that these queries would have had scored at 0.98, the median.
+        scored_share: of the rows that these queries would have had scored at a usual z, the median.
     """
 
     zs: tuple[float, ...]
     scored_share: float
 
-    def z(self, recall: float, top_k: int) -> float:
-        """What it takes to find this share, above 0 and below 1, of so many nearest vectors."""
-        # Of many most are nearer than the last, and so more surely among those scored; of few none is.
-        theory = NormalDist().inv_cdf(recall if top_k >= _TOP_K else (1 + recall) / 2)
+    def z(self, recall: float) -> float:
+        """What it takes to find this share, above 0 and below 1, of the nearest vectors."""
+        # Most of ten and more are nearer than the last, and so more surely scored: together they miss less
+        # than half of what the last does (measured: a quarter).
+        theory = NormalDist().inv_cdf(max(1 - 2 * (1 - recall), 0.5))
         pairs = zip(RECALLS, self.zs, strict=True)
         return max(theory, next((z for share, z in pairs if share >= recall), self.zs[-1]))
 
@@ -78,28 +82,26 @@ def measured(rows: Rows, metric: Metric, coder: SignCoder, all_codes: Codes) -> 
     own = np.sort(random.choice(len(numbers), min(_QUERIES, len(numbers)), replace=False))
     queries = rows.gather(numbers[own])
     angles = Angles(coder, metric, queries)
-    # By inner product the nearest alone is often a long vector at a wide angle.
-    top_ks = (1, _TOP_K) if metric is Metric.INNER_PRODUCT else (_TOP_K,)
-    needed: dict[int, list[NDArray[np.float64]]] = {top_k: [] for top_k in top_ks}
+    needed: list[NDArray[np.float64]] = []
     shares = []
     faiss.omp_set_num_threads(1)
     for line, (place, query) in enumerate(zip(own.tolist(), queries, strict=True)):
         differing = _differing(codes.bits, codes.bits[place]).astype(np.float64)
         raw = raw_of(rows, metric, query[None], numbers[None])[0]
         differing[place], raw[place] = np.inf, -np.inf  # a query doesn't find itself
-        for top_k in top_ks:
-            scored = first_scored(top_k)
-            first = np.argpartition(differing, scored)[:scored]
-            nearest = first[np.argpartition(-raw[first], top_k)[:top_k]]
-            angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
-            deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
-            truth = np.argpartition(-raw, top_k)[:top_k]
-            needed[top_k].append((differing[truth] - coder.bit_count * angle) / deviation)
-        least = bits_within(angle, NormalDist().inv_cdf(0.98), coder.bit_count)
+        scored = first_scored(LEAST_TOP_K)
+        first = np.argpartition(differing, scored)[:scored]
+        nearest = first[np.argpartition(-raw[first], LEAST_TOP_K)[:LEAST_TOP_K]]
+        angle = angles.of(line, raw[nearest], codes.lengths[nearest], codes.projections[nearest]).max()
+        deviation = float(np.sqrt(coder.bit_count * angle * (1 - angle))) or 1.0
+        truth = np.argpartition(-raw, LEAST_TOP_K)[:LEAST_TOP_K]
+        needed.append((differing[truth] - coder.bit_count * angle) / deviation)
+        least = bits_within(angle, _USUAL_Z, coder.bit_count)
         shares.append(np.count_nonzero(differing <= least) / len(numbers))
-    # Half of what may be missed is left to queries unlike the collection's own vectors.
-    shares_found = [(1 + recall) / 2 for recall in RECALLS]
-    zs = np.max([np.quantile(np.concatenate(of_top_k), shares_found) for of_top_k in needed.values()], axis=0)
+    # So little of what may be missed is measured on the collection's own vectors: the rest is left to queries
+    # unlike them, and where lengths matter most, to a few long vectors.
+    part = 4 if metric is Metric.INNER_PRODUCT else 2
+    zs = np.quantile(np.concatenate(needed), [1 - (1 - recall) / part for recall in RECALLS])
     return Margins(tuple(zs.tolist()), float(np.median(shares)))
 
 

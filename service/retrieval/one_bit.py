@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.retrieval import flat
 from service.retrieval.columns import Mask
 from service.retrieval.index import Metric
-from service.retrieval.margins import bits_within, first_scored
+from service.retrieval.margins import LEAST_TOP_K, bits_within, first_scored
 from service.retrieval.raw import raw_of
 from service.retrieval.rows import Hit, Rows
 from service.retrieval.scores import rescored
@@ -28,8 +28,10 @@ _MIN_ROWS_PER_NEIGHBOR = 8
 # Fewer rows than this share are compared one by one: measured at 100k × 512, one core, that takes 0.1 µs a
 # row and query, a scan 0.004 µs a row of all.
 _FEW_SHARE = 0.04
-# What the scan returns at least; the cost hardly depends on it.
-_MIN_CANDIDATES = 768
+# What the scan returns at least, and at most unless top_k asks for more: more than most queries need, since
+# those that need more are scanned for once again.
+_MIN_CANDIDATES, _MAX_CANDIDATES = 768, 8192
+_MORE_THAN_USUAL = 1.3
 # FAISS counts candidates in an array of candidates × (bits + 1) numbers of 8 bytes for each query. The
 # allocator would take one of 32 MiB and more from the kernel anew each time.
 _COUNTER_BYTES = 10 * 1024 * 1024
@@ -62,7 +64,7 @@ def search(
         rows = Rows(segments, kept)
         few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _MIN_CANDIDATES)
         if rows.live > few:
-            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall, top_k)).run()
+            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall)).run()
     return flat.search(segments, metric, queries, top_k, kept)
 
 
@@ -156,7 +158,9 @@ class _Search:
         and their places in the tier.
         """
         queries, width = self._codes.shape
-        count = min(self._selectable, max(_MIN_CANDIDATES, 4 * self._top_k))
+        usual = _MORE_THAN_USUAL * self._tier.margins.scored_share * len(self._tier.codes)
+        most = max(_MIN_CANDIDATES, 4 * self._top_k, min(int(usual), _MAX_CANDIDATES))
+        count = min(self._selectable, most)
         differing, places = np.empty((queries, count), np.int32), np.empty((queries, count), np.int64)
         at_once = max(1, _COUNTER_BYTES // (8 * (8 * width + 1) * max(1, count)))
         for start in range(0, queries if count else 0, at_once):
@@ -222,7 +226,8 @@ class _Search:
     def _within(self, first: NDArray[np.int64], raw: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64 [queries]: in how many bits the code of a row as near as the best found may differ."""
         known = raw[:, : first.shape[1]]
-        least = np.partition(raw, raw.shape[1] - self._top_k, axis=1)[:, raw.shape[1] - self._top_k]
+        last = raw.shape[1] - max(self._top_k, LEAST_TOP_K)
+        least = np.partition(raw, last, axis=1)[:, last]
         near = known >= np.minimum(least, known.max(axis=1))[:, None]
         codes, (query, _), found = self._tier.codes, np.nonzero(near), first[near]
         angles = self._angles.of(query, known[near], codes.lengths[found], codes.projections[found])

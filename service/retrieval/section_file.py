@@ -47,7 +47,7 @@ def write_sections(path: Path, header: Mapping[str, Any], sections: Mapping[str,
     text = json.dumps({**header, "sections": sizes}).encode()
     checksum = 0
     with whole_file(path) as partial, partial.open("wb") as file:
-        for part in map(memoryview, (MAGIC, _LENGTH.pack(len(text)), text, *views.values())):
+        for part in [memoryview(MAGIC + _LENGTH.pack(len(text)) + text), *views.values()]:
             for start in range(0, len(part), _BLOCK_BYTES):
                 block = part[start : start + _BLOCK_BYTES]
                 checksum = zlib.crc32(block, checksum)
