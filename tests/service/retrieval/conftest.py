@@ -34,7 +34,14 @@ APPROXIMATE: frozenset[str] = frozenset()
 # Where the random tests keep their folders, whose thousands of writes would else each wait for the disk.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - each makes a folder of its own there
 # How many random histories are tried, where a call takes longer than in this process.
-EXAMPLES: dict[str, int] = {"pgvector": 15, "pgvector-hnsw": 2}
+EXAMPLES: dict[str, int] = {
+    "pgvector": 15,
+    "pgvector-hnsw": 2,
+    "milvus-lite": 1,
+    "milvus-lite-hnsw": 1,
+    "milvus": 1,
+    "milvus-hnsw": 1,
+}
 # What an engine can hold, where it is less than the contract's 65,536.
 MAX_DIMENSION: dict[str, int] = {"pgvector": 16_000, "milvus-lite": 32_768, "milvus": 32_768}
 # As well of the 64 attributes.

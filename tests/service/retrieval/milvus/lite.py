@@ -1,6 +1,6 @@
-"""Run by `server.py`: milvus-lite in a process of its own, on a free port of the loopback interface.
+"""Run by `server.py`: milvus-lite in a process of its own, which listens on a Unix socket only.
 
-It says its port, and ends when its standard input does, so it never outlives who started it.
+It says "ready", and ends when its standard input does, so it never outlives who started it.
 """
 
 import sys
@@ -8,9 +8,10 @@ import sys
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 
 
-def _main(folder: str) -> None:
-    server, database, port = start_server_in_thread(folder, host="127.0.0.1", port=0)
-    print(port, flush=True)
+def _main(folder: str, socket: str) -> None:
+    path, _, number = socket.rpartition(":")  # it puts a port behind the host
+    server, database, _ = start_server_in_thread(folder, host=f"unix:{path}", port=int(number))
+    print("ready", flush=True)
     sys.stdin.read()
     server.stop(grace=1).wait()
     database.close()

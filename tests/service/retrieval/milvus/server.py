@@ -1,12 +1,12 @@
 """Real servers of the test session's own: milvus-lite, and Milvus 2.3.5 where FOVEA_TEST_MILVUS is set."""
 
+import atexit
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,75 +17,61 @@ import pytest
 from service.retrieval.index import Index
 
 STANDALONE = "FOVEA_TEST_MILVUS"
-_HERE = Path(__file__).parent
 
 
 class Milvus:
-    """A server in a process of its own, in a new folder; both go with this process."""
+    """A server in a process of its own, in a new folder, that listens on a Unix socket in it.
+
+    Attributes:
+        url: what to connect to.
+    """
 
     def __init__(self, *, standalone: bool) -> None:
         for package in ("pymilvus", "milvus" if standalone else "milvus_lite"):
             if find_spec(package) is None:
                 pytest.skip(f"{package} isn't installed")
+        if standalone and not (shutil.which("unshare") and shutil.which("ip")):
+            pytest.skip("unshare and ip, which keep Milvus off the network, aren't there")
         self._standalone = standalone
-        self._folder = Path(tempfile.mkdtemp(prefix="fovea-milvus-"))
-        self.url = ""
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a folder of its own there
+        self._folder = Path(tempfile.mkdtemp(prefix="fovea-milvus-", dir=memory))
+        self._socket = self._folder / "socket:0"
+        self.url = f"unix:{self._socket}"
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again."""
-        folder, python = str(self._folder / "data"), sys.executable
-        if self._standalone:
-            if not shutil.which("unshare") or not shutil.which("ip"):
-                pytest.skip("unshare and ip, which keep Milvus off the network, aren't there")
-            socket = str(self._folder / "socket")
-            Path(socket).unlink(missing_ok=True)
-            own_network = ("unshare", "--net", "--map-root-user")
-            command = [*own_network, python, str(_HERE / "standalone.py"), folder, socket]
-        else:
-            command = [python, str(_HERE / "lite.py"), folder]
+        self._socket.unlink(missing_ok=True)
+        own_network = ["unshare", "--net", "--map-root-user"] if self._standalone else []
+        script = Path(__file__).with_name("standalone.py" if self._standalone else "lite.py")
+        command = [*own_network, sys.executable, str(script), str(self._folder / "data"), str(self._socket)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
-        said = _stream(self._process.stdout).readline().strip()
-        if not said:
+        if _stream(self._process.stdout).readline().strip() != "ready":
             raise RuntimeError((self._folder / "log").read_text()[-2000:])
-        self.url = f"unix:{socket}" if self._standalone else f"http://127.0.0.1:{said}"
 
     def kill(self) -> None:
-        """End it without letting it finish."""
+        """End milvus-lite without letting it finish."""
         self._process.kill()
-        self._process.wait()
-        self._close()
+        self._end()
 
     def stop(self) -> None:
         """End it, and remove its folder."""
-        if self._process.poll() is None:
-            _stream(self._process.stdin).close()
-            self._process.wait(30)
-        self._close()
+        self._end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _close(self) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            _stream(stream).close()
-
-
-@contextmanager
-def started() -> Any:
-    """A milvus-lite for one test, which may kill it."""
-    server = Milvus(standalone=False)
-    try:
-        yield server
-    finally:
-        server.stop()
+    def _end(self) -> None:
+        _stream(self._process.stdin).close()
+        self._process.wait(30)
+        _stream(self._process.stdout).close()
 
 
 @cache
 def lite() -> Milvus:
     """The milvus-lite that tests share; each has a namespace of its own."""
-    return Milvus(standalone=False)
+    return _kept(Milvus(standalone=False))
 
 
 @cache
@@ -93,7 +79,7 @@ def standalone() -> Milvus:
     """The Milvus that tests share."""
     if not os.environ.get(STANDALONE):
         pytest.skip(f"{STANDALONE} isn't set: with a real Milvus the tests take a quarter of an hour")
-    return Milvus(standalone=True)
+    return _kept(Milvus(standalone=True))
 
 
 def open_lite(folder: Path, **settings: Any) -> Index:
@@ -115,6 +101,12 @@ def _open(server: Milvus, folder: Path, **settings: Any) -> Index:
     from service.retrieval.milvus.engine import MilvusIndex
 
     return MilvusIndex(server.url, namespace=namespace_of(folder), **settings)
+
+
+def _kept(server: Milvus) -> Milvus:
+    """Until the tests end."""
+    atexit.register(server.stop)
+    return server
 
 
 def _stream(stream: IO[str] | None) -> IO[str]:
