@@ -1,13 +1,12 @@
 """`fovea index`: make, count, empty, save, restore and renew collections."""
 
 from dataclasses import asdict
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import click
 from fovea import AttributeType, Filter, ReembedProgress, UpsertResult
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from service.cli.bulk.progress import progress
 from service.cli.connection import (
     collection_option,
     connected,
@@ -212,7 +211,7 @@ def reembed(
     """
     skipped: list[UpsertResult] = []
     last: ReembedProgress | None = None
-    with connected(address, timeout_s) as client, _progress() as bar:
+    with connected(address, timeout_s) as client, progress() as bar:
         task = bar.add_task("re-embedding", total=None)
         steps = client.reembed(
             collection, model=model, version=version, skip_broken=skip_broken, timeout=timeout_s
@@ -233,11 +232,6 @@ def reembed(
             f"{left_out}"
         )
     exit_status(len(skipped))
-
-
-def _progress() -> Progress:
-    columns: tuple[Any, ...] = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress("{task.description}", *columns, console=Console(stderr=True))
 
 
 COMMANDS: tuple[click.Command, ...] = (

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import click
+from fovea import FoveaError
 
 from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.engine import Engine, engine_options
@@ -68,11 +69,15 @@ def add(
         there = ready_collection(client, collection, model, images, attributes, engine.manifest)
         with engine.indexing(client, there, timeout_s, checksum=checksum) as indexing, progress() as bar:
             task = bar.add_task("indexing", total=total)
-            for step in indexing.run(images.entries()):
-                done.update(embedded=step.embedded, copied=step.copied, unchanged=step.unchanged)
-                for each in step.broken:
-                    broken.add(each)
-                bar.advance(task, step.images)
+            try:
+                for step in indexing.run(images.entries()):
+                    done.update(embedded=step.embedded, copied=step.copied, unchanged=step.unchanged)
+                    for each in step.broken:
+                        broken.add(each)
+                    bar.advance(task, step.images)
+            except (FoveaError, KeyboardInterrupt):
+                bar.console.print("stopped; the same command again goes on from here", highlight=False)
+                raise
         stored = client.count(collection)
     broken.show(done.total() + broken.count)
     click.echo(_summary(images.name, done, collection, stored))

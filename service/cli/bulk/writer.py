@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fovea import AttributeValue, Client, Collection, FoveaError, Item, Overloaded, Unavailable, UpsertResult
+from fovea import (
+    AttributeValue,
+    Client,
+    Collection,
+    FoveaError,
+    Item,
+    Overloaded,
+    ResourceExhausted,
+    Unavailable,
+    UpsertResult,
+)
 from fovea.errors import Cancelled, DeadlineExceeded
 from numpy.typing import NDArray
 
@@ -134,6 +144,12 @@ class Writer:
                 )
             except Overloaded as error:
                 failure, results = error, []
+            except ResourceExhausted as error:  # this server takes smaller messages
+                if len(items) == 1:
+                    return settled | {items[0].id: UpsertResult(items[0].id, error)}
+                for item in items:
+                    settled |= self.upsert([item])
+                return settled
             for result in results:
                 if isinstance(result.error, _TRANSIENT):
                     failure = result.error
