@@ -19,6 +19,13 @@ _PASSING = frozenset({2, 3, 4, 7, 8, 9, 500, 501, 502, 503, 504, 901})
 _LOST = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 )
+# A server that is back is found again within a second or so, whoever else has tried it.
+_CHANNEL = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+}
 
 
 class TableGone(Unavailable):
@@ -61,6 +68,7 @@ class Server:
                 db_name=address.database,
                 timeout=connect_timeout_s,
                 dedicated=True,  # others' clients in this process share their connection
+                grpc_options=_CHANNEL,
                 **secrets,
             )
         except (MilvusException, grpc.RpcError, ValueError) as error:
