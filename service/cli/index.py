@@ -10,6 +10,7 @@ from service.cli.bulk.export import export
 from service.cli.bulk.import_file import import_
 from service.cli.connection import collection_option, connected, json_option, server_options
 from service.cli.output import count_of_images, origin, print_json, print_table
+from service.cli.quality.evaluate import evaluate_command
 
 
 @click.group()
@@ -50,7 +51,7 @@ def drop(collection: str, yes: bool, address: str, timeout_s: float) -> None:
     click.echo(f"dropped collection {collection!r} with {count_of_images(stored)}")
 
 
-for command in (add, export, import_, *upkeep.COMMANDS):
+for command in (add, export, import_, evaluate_command, *upkeep.COMMANDS):
     index.add_command(command)
 
 COMMANDS: tuple[click.Command, ...] = (index,)

@@ -9,7 +9,9 @@ from fovea import AttributeValue
 from service.cli.bulk.attributes import PATH, URI
 
 
-def place_of(attributes: Mapping[str, AttributeValue], item_id: str = "", folder: Path | None = None) -> Path | None:
+def place_of(
+    attributes: Mapping[str, AttributeValue], item_id: str = "", folder: Path | None = None
+) -> Path | None:
     """The file that `path` or `uri` names, or the id inside a folder; None where there is no such file.
 
     Args:
