@@ -12,6 +12,7 @@ from fovea import Client, Item, attribute
 
 from service.cli.bulk import broken as broken_module
 from service.cli.bulk.entry import MAX_IMAGE_BYTES
+from service.cli.bulk.stored import Stored
 from tests.client.pictures import BROKEN, expected_embedding, file_bytes, of_class
 from tests.packages import LABELS
 from tests.service.cli.conftest import Fovea
@@ -273,3 +274,36 @@ def test_sources_that_are_none(fovea_command: Fovea, tmp_path: Path) -> None:
     assert "got 2 sources; expected one folder or table, or any number of .tar shards" in done.stderr
     done = fovea_command("index", "add", tmp_path / "absent")
     assert done.exit_code == 2
+
+
+def test_a_touched_file_is_not_embedded_again_where_sha256_is_not_declared(
+    fovea_command: Fovea, client: Client, collection: str, album: Path, embedded: Embedded
+) -> None:
+    client.create_collection(collection)
+    add(fovea_command, collection, album)
+    assert embedded() == PICTURES
+    for file in album.rglob("*.png"):
+        os.utime(file, ns=(1, 1))
+    assert add(fovea_command, collection, album).startswith("indexed 40 images of ")
+    assert embedded() == 0
+    assert {item.attributes["modified_ns"] for item in client.scan(collection)} == {1}
+
+
+def test_a_vector_is_taken_only_of_an_item_that_has_the_content_still(
+    client: Client, collection: str
+) -> None:
+    made = client.create_collection(collection, attributes={"sha256": "string"})
+    stored = Stored(client, made)
+    client.upsert(
+        collection,
+        [
+            Item(name, image=picture(number), attributes={"sha256": name})
+            for number, name in enumerate(("a", "b", "c"))
+        ],
+    )
+    for name in ("a", "b", "c"):
+        stored.remember(name, name)
+    client.upsert(collection, [Item("b", image=picture(9), attributes={"sha256": "other"})])
+    client.delete(collection, ["c"])
+    assert stored.holders(["a", "b", "c", "d"]) == {"a": "a", "b": "b", "c": "c"}
+    assert stored.vectors({"a": "a", "b": "b", "c": "c"}).keys() == {"a"}

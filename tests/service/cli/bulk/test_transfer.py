@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,11 @@ def test_from_engine_to_engine_and_back(
     # The moved collection is the model's: add knows what is there.
     again = fovea_command("index", "add", folder.parent, *named, **there)
     assert "50 were there already" in again.stdout, again.output
+    shutil.copy(folder / "07.png", folder / "copy.png")
+    again = fovea_command("index", "add", folder.parent, *named, **there)
+    assert "indexed 1 image of" in again.stdout
+    assert ", 1 of them with the vector of the same content; 50 were there already" in again.stdout
+    fovea_command("index", "delete", "red/copy.png", *named, **there)
     assert fovea_command("index", "export", tmp_path / "2.parquet", *named, **there).exit_code == 0
     with Client(pgvector_server.address) as other:
         assert contents(other, collection) == contents(client, collection)
