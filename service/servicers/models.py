@@ -53,4 +53,9 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             precision=model.precision,
             fingerprint=model.fingerprint,
             max_batch_size=model.max_batch_size,
+            preprocessing=pb.Preprocessing(
+                resize_short_side=manifest.resize_short_side,
+                interpolation=manifest.interpolation,
+                jpeg_scaled_decode=manifest.jpeg_scaled_decode,
+            ),
         )
