@@ -15,7 +15,7 @@ from fovea._channel import channel_options, default_target, open_channel
 from fovea._checks import at_least_one
 from fovea._images import several
 from fovea._timeout import Deadline
-from fovea._vision import Classify, Embed, read_model
+from fovea._vision import Classify, Embed, read_loading, read_model
 from fovea.errors import AlreadyExists, DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
     Classification,
@@ -23,6 +23,7 @@ from fovea.types import (
     Embedding,
     ImageSource,
     Item,
+    LoadingModel,
     Model,
     Neighbor,
     Priority,
@@ -235,6 +236,11 @@ class Client:
         """The models that the server has."""
         reply = self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
         return [read_model(model) for model in reply.models]
+
+    def loading(self, *, timeout: float | None = None) -> list[LoadingModel]:
+        """The models that the server is still loading; those are not among `models`."""
+        reply = self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
+        return read_loading(reply)
 
     def model(
         self, name: str | None = None, *, version: str | None = None, timeout: float | None = None
