@@ -32,7 +32,7 @@ def server_options(function: F) -> F:
         default=30.0,
         show_default=True,
         metavar="SECONDS",
-        help="How long each request may take.",
+        help="How long each request may take, and how long a model that is still loading is waited for.",
     )
     address = click.option(
         "--address",

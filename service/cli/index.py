@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from service.cli.connection import (
     server_options,
 )
 from service.cli.image_files import SUFFIXES, image_files
+from service.cli.loading import wait_for_every_model
 from service.cli.output import print_json, print_table
 
 _IMAGES_PER_REQUEST = 16
@@ -55,6 +57,7 @@ def add(folder: Path, collection: str, model: str | None, address: str, timeout_
         raise click.ClickException(f"no image files under {folder}; looked for {suffixes}")
     failures: list[UpsertResult] = []
     with connected(address, timeout_s) as client:
+        wait_for_every_model(client, timeout_s)
         _ensure_collection(client, collection, model)
         with _progress() as progress:
             task = progress.add_task("indexing", total=len(files))
@@ -114,9 +117,21 @@ def drop(collection: str, yes: bool, address: str, timeout_s: float) -> None:
     with connected(address, timeout_s) as client:
         stored = client.count(collection)
         if not yes:
-            click.confirm(f"drop collection {collection!r} with {_images(stored)}?", abort=True)
+            _confirm(f"drop collection {collection!r} with {_images(stored)}?")
         client.drop_collection(collection)
     click.echo(f"dropped collection {collection!r} with {_images(stored)}")
+
+
+def _confirm(question: str) -> None:
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:  # Ctrl-C, or the end of what stands in for a keyboard
+        if sys.stdin.isatty():
+            raise
+        click.echo()
+        raise click.ClickException("nobody answered; --yes drops it without asking") from None
+    if not agreed:
+        raise click.Abort
 
 
 def _relative(folder: Path, file: Path) -> str:
