@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Agreement:
-    """Measured over some images: of fp32 with what it was made from, of other variants with fp32.
+    """Measured over some images: of the first variant with what it was made from, of others with that.
 
     Attributes:
         images: how many.

@@ -76,6 +76,10 @@ def choices(
             processor hasn't got it.
     """
     there = instruction_sets() if processor is None else processor
+    made = manifest.variants[0]
+    if made.precision != "fp32":
+        yield _as_made(manifest, made, precision)
+        return
     if precision != "auto":
         yield _asked_for(manifest, provider, precision, there)
         return
@@ -88,6 +92,16 @@ def choices(
             yield Choice(variant, refused=f"this processor has none of {', '.join(sorted(kind.needs))}")
         else:
             yield Choice(variant, refused=_shortfall(variant))
+
+
+def _as_made(manifest: Manifest, made: Variant, precision: str) -> Choice:
+    """The only variant, of a model that was imported in another precision; every provider runs it."""
+    if precision not in ("auto", made.precision):
+        raise ProviderUnavailable(
+            f"precision is {precision!r}, but {manifest.folder} was imported in {made.precision}, which is "
+            "all that it has; expected that, or auto"
+        )
+    return Choice(made)
 
 
 def _asked_for(manifest: Manifest, provider: str, precision: str, there: frozenset[str]) -> Choice:

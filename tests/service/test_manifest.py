@@ -147,6 +147,15 @@ def test_variants_are_found_by_precision(tmp_path: Path) -> None:
         manifest.variant("fp16")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_only_variant_may_be_of_any_precision(precision: str, tmp_path: Path) -> None:
+    """As of a model that was imported so."""
+    document = changed("variants.0.precision", precision)
+    document["variants"] = document["variants"][:1]
+    assert schema_accepts(document)
+    assert read_manifest(write(tmp_path, document)).variants[0].precision == precision
+
+
 def test_fingerprints_tell_packages_and_precisions_apart(tmp_path: Path) -> None:
     one = read_manifest(write(tmp_path / "a", GOOD))
     other = read_manifest(write(tmp_path / "b", changed("temperature", 1.25)))

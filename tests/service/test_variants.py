@@ -108,3 +108,19 @@ def test_x86s_int8_is_not_the_gpus(plain: Manifest) -> None:
     words = "no such variant for tensorrt; it has fp32 for any, int8 for cpu"
     with pytest.raises(ProviderUnavailable, match=words):
         list(choices(package(plain, ("int8", "cpu")), "tensorrt", "int8", FULL))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("provider", ["tensorrt", "cuda", "openvino", "cpu"])
+def test_a_model_imported_in_another_precision_runs_everywhere(
+    plain: Manifest, provider: str, precision: str
+) -> None:
+    made = Variant("v.onnx", "0" * 64, precision, "any", BAD)  # agreement with itself is no gate
+    values: dict[str, Any] = {**vars(plain), "variants": (made,)}
+    manifest = Manifest(**values)
+    for asked in ("auto", precision):
+        assert [
+            (choice.variant, choice.refused, choice.warning) for choice in choices(manifest, provider, asked)
+        ] == [(made, "", "")]
+    with pytest.raises(ProviderUnavailable, match=f"was imported in {precision}, which is all that it has"):
+        list(choices(manifest, provider, "fp32"))
