@@ -99,13 +99,16 @@ def train_batches(config: RunConfig, split: Split, world: World | None = None) -
     )
 
 
-def scored_batches(config: RunConfig, split: Split) -> Batches:
-    """A split as the service would see it."""
+def scored_batches(config: RunConfig, split: Split, world: World | None = None) -> Batches:
+    """A split, or this process's part of it, as the service would see it."""
+    world = world or World()
     return Batches(
         split,
         EvalTransform(config.preprocessing),
         config.optimization.batch_size,
         workers=config.run.workers,
+        rank=world.rank,
+        world_size=world.size,
     )
 
 
