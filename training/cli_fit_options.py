@@ -74,6 +74,12 @@ data_options = together(
         help="Start from the weights published for it; the head starts at random.",
     ),
     _network(
+        "--pretrained-version",
+        default="",
+        metavar="VERSION",
+        help="Of --pretrained, where several are published, such as v1 or v2.  [default: the best]",
+    ),
+    _network(
         "--init-weights",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",

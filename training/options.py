@@ -96,6 +96,7 @@ class FitOptions:
     cutmix: float = 0.0
     init_weights: Path | None = None
     pretrained: bool = False
+    pretrained_version: str = ""
     skip_broken: bool = False
     checkpoint_every_steps: int | None = None
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -172,6 +173,7 @@ def resolve(
             architecture=design.name,
             init_weights=str(options.init_weights or ""),
             pretrained=options.pretrained,
+            pretrained_version=_pretrained_version(options, design),
             dropout=_or(options.dropout, dropout),
         ),
         preprocessing=preprocessing,
@@ -209,6 +211,16 @@ def resolve(
             layer_decay=options.layer_decay,
         ),
     )
+
+
+def _pretrained_version(options: FitOptions, design: Architecture) -> str:
+    if options.pretrained:
+        return design.published_version(options.pretrained_version or None).version
+    if options.pretrained_version:
+        raise SettingError(
+            f"--pretrained-version is {options.pretrained_version!r} without --pretrained; expected that too"
+        )
+    return ""
 
 
 def _augmentation(options: FitOptions, input_size: int, mirror: bool) -> run_config.AugmentationConfig:

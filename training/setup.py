@@ -42,7 +42,7 @@ def build_model(config: RunConfig, say: Say) -> Classifier:
     if config.model.pretrained:
         from training.pretrained import load_pretrained
 
-        load_pretrained(model, config.model.architecture, say=say)
+        load_pretrained(model, config.model.architecture, config.model.pretrained_version or None, say)
     if config.model.init_weights:
         path = config.model.init_weights
         took_head = load_weights(model, read_weights(Path(path)), path, adapt_head=True)
