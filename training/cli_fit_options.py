@@ -226,7 +226,8 @@ learning_options = together(
         metavar="NAME=NUMBER,…",
         help="Of the loss, instead of its authors': arcface margin_degrees=28.6,scale=64; subcenter-arcface "
         "sub_centers=3 too; proxy-anchor margin=0.1,alpha=32; multi-similarity alpha=2,beta=50,base=0.5,"
-        "epsilon=0.1; triplet margin=0.2.",
+        "epsilon=0.1; triplet margin=0.2. binary-cross-entropy target_threshold=0.2 counts each label of a "
+        "mixed picture in full whose share is larger.",
     ),
     _learning("--label-smoothing", type=_SHARE, default=0.0, show_default=True),
     _learning("--class-weights", is_flag=True, help="Let rare classes count more."),

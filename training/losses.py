@@ -43,7 +43,8 @@ def make_objective(
         task: "single_label" or "multi_label".
         class_disjoint: whether val and test hold other classes than train: then classification, too, is
             scored by retrieval.
-        settings: of a metric loss, by the names of its class's `defaults`, which hold for what isn't given.
+        settings: of a metric loss, by the names of its class's `defaults`, which hold for what isn't given;
+            of the binary one "target_threshold".
 
     Raises:
         SettingError: the name or a setting isn't known, or the loss doesn't suit the task.
@@ -51,8 +52,14 @@ def make_objective(
     if name not in LOSSES:
         raise SettingError(f"--loss is {name!r}; expected one of {', '.join(LOSSES)}")
     if name in CLASSIFICATION_LOSSES:
+        binary = name == "binary-cross-entropy" or task == "multi_label"
+        threshold = settings.pop("target_threshold", None) if binary else None
         if settings:
             raise SettingError(f"--loss {name} has no setting {', '.join(settings)}")
+        if threshold is not None and not 0 <= threshold < 1:
+            raise SettingError(
+                f"--loss {name} has target_threshold={threshold:g}; expected at least 0 and below 1"
+            )
         if class_disjoint:
             if name != "cross-entropy" or task != "single_label":
                 raise SettingError(
@@ -60,8 +67,8 @@ def make_objective(
                     "metric loss, and one label an image"
                 )
             return EmbeddingCrossEntropy(class_weights, label_smoothing)
-        if name == "binary-cross-entropy" or task == "multi_label":
-            return BinaryCrossEntropy(task, class_weights, label_smoothing)
+        if binary:
+            return BinaryCrossEntropy(task, class_weights, label_smoothing, threshold)
         return CrossEntropy(class_weights, label_smoothing)
     if task != "single_label":
         raise SettingError(

@@ -190,6 +190,8 @@ def test_what_does_not_fit_is_refused() -> None:
         objective("arcface", alpha=3.0)
     with pytest.raises(SettingError, match="cross-entropy has no setting margin"):
         objective("cross-entropy", margin=3.0)
+    with pytest.raises(SettingError, match="--loss cross-entropy has no setting target_threshold"):
+        objective("cross-entropy", target_threshold=0.2)
     with pytest.raises(
         SettingError, match="triplet wants one label an image; this data set's task is multi_l"
     ):
@@ -215,6 +217,9 @@ def test_settings_are_read_as_typed() -> None:
     assert loss_settings(" margin=0.1, alpha = 32 ,") == {"margin": 0.1, "alpha": 32.0}
     settings = loss_settings("margin_degrees=10,scale=16")
     assert isinstance(objective("arcface", **settings), MetricLearning)
+    binary = objective("binary-cross-entropy", **loss_settings("target_threshold=0.2"))
+    assert isinstance(binary, BinaryCrossEntropy)
+    assert binary.target_threshold == 0.2
 
 
 @pytest.mark.parametrize(
@@ -225,6 +230,8 @@ def test_settings_are_read_as_typed() -> None:
         ("subcenter-arcface", {"sub_centers": 2.5}),
         ("subcenter-arcface", {"sub_centers": 0}),
         ("triplet", {"margin": -0.1}),
+        ("binary-cross-entropy", {"target_threshold": 1.0}),
+        ("binary-cross-entropy", {"target_threshold": -0.1}),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, settings: dict[str, float]) -> None:
