@@ -16,6 +16,7 @@ from training.package import Provenance
 from training.parity_images import folder_images
 from training.photo_crops import calibration_crops, evaluation_crops
 from training.pretrained import IMAGENET_CLASSES, imagenet_labels, load_pretrained
+from training.report.weights_card import weights_card
 from training.weights import load_weights, read_weights
 from training.whitening_fit import whiten, whitening_images
 
@@ -175,6 +176,7 @@ def publish_network(
         version=version,
         provenance=provenance,
         whitening=whitening,
+        card=lambda manifest: weights_card(manifest, preprocessing),
     )
 
 
