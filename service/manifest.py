@@ -196,7 +196,7 @@ def _parse_variant(reader: "_Reader", task: str) -> Variant:
 
 
 def _parse_agreement(reader: "_Reader", task: str) -> Agreement:
-    of_classes = ("top1_agreement", "top1_accuracy", "reference_top1_accuracy")
+    of_classes = ("top1_agreement", "top1_accuracy", "reference_top1_accuracy", "decision_agreement")
     if task == "embedding":
         reader.without(*of_classes)
     return Agreement(

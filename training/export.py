@@ -99,7 +99,7 @@ def export_package(
     publish.check_name(name)
     if task not in package.TASKS:
         raise ExportError(f"the task is {task!r}; expected one of {', '.join(package.TASKS)}")
-    classes = task != package.EMBEDDING_TASK
+    classes, multi_label = task != package.EMBEDDING_TASK, task == package.MULTI_LABEL_TASK
     if not classes and (labels or temperature != 1.0):
         raise ExportError(
             f"there are {len(labels)} labels and temperature {temperature:g} for the task 'embedding'; "
@@ -146,9 +146,17 @@ def export_package(
         with publish.staged(repository, name, version) as folder:
             file = folder / FP32_FILE
             write_graph(served, height, width, manifest, file)
-            agreement = compare(model, normalization, file, images, whitening=whitening, classes=classes)
+            agreement = compare(
+                model,
+                normalization,
+                file,
+                images,
+                whitening=whitening,
+                classes=classes,
+                multi_label=multi_label,
+            )
             check(agreement)
-            variants = make_variants(folder, names, calibration_images, evaluation)
+            variants = make_variants(folder, names, calibration_images, evaluation, multi_label=multi_label)
             manifest["variants"] = [
                 package.variant(file, "fp32", "any", agreement),
                 *(

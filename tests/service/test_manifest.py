@@ -182,6 +182,27 @@ def test_a_model_without_classes_is_read(tmp_path: Path) -> None:
     assert manifest.variants[1].agreement == Agreement(64, None, 0.04, 0.99)
 
 
+def test_decisions_of_several_labels_are_read(tmp_path: Path) -> None:
+    document = changed("variants.1.agreement.decision_agreement", 0.975) | {"task": "multi_label"}
+    assert schema_accepts(document)
+    agreement = read_manifest(write(tmp_path, document)).variants[1].agreement
+    assert agreement is not None
+    assert agreement.decision_agreement == 0.975
+    assert "decision_agreement 0.975 is below 0.98" in agreement.shortfall("int8")
+    # A package of before they were recorded is judged by its top-1.
+    older = read_manifest(write(tmp_path / "older", GOOD | {"task": "multi_label"})).variants[1].agreement
+    assert older is not None
+    assert (older.decision_agreement, older.shortfall("int8")) == (None, "")
+
+
+def test_a_model_without_classes_decides_nothing(tmp_path: Path) -> None:
+    document = without_classes()
+    document["variants"][1]["agreement"]["decision_agreement"] = 1.0
+    assert not schema_accepts(document)
+    with pytest.raises(ManifestError, match=r"decision_agreement is 1\.0; expected none"):
+        read_manifest(write(tmp_path, document))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -278,6 +299,8 @@ BROKEN: list[tuple[str, Any]] = [
     ("variants.1.agreement.top1_agreement", 1.5),
     ("variants.1.agreement.top1_agreement", "1"),
     ("variants.1.agreement.top1_agreement", True),
+    ("variants.1.agreement.decision_agreement", 1.5),
+    ("variants.1.agreement.decision_agreement", None),
     ("variants.1.agreement.max_relative_error", -0.1),
     ("variants.1.agreement.embedding_cosine", -2),
     ("variants.1.agreement.embedding_cosine", MISSING),
