@@ -173,6 +173,7 @@ def publish_network(
         calibration_images=calibration_images,
         evaluation_images=None if evaluation is None else evaluation.pixels,
         evaluation_labels=None if evaluation is None else evaluation.labels,
+        evaluation_source="" if evaluation is None else evaluation.source,
         version=version,
         provenance=provenance,
         whitening=whitening,
