@@ -94,7 +94,8 @@ class Clip:
         chosen, given = len(wanted), 0
         for moments, time, frame in self._decoded(wanted):
             given += 1
-            yield Frame((time - self._shown[0]) * self._unit_s, moments, _upright(frame))
+            time_s = round((time - self._shown[0]) * self._unit_s, 6)
+            yield Frame(time_s, moments, _upright(frame))
         if not given:
             raise InvalidImage(f"{self._path}: none of the video's frames can be decoded")
         if given < chosen:
