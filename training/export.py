@@ -114,10 +114,8 @@ def export_package(
             f"the whitening is of {len(whitening.mean)} dimensions; expected {model.embedding_dimension}, "
             "those of the network's embedding"
         )
-    if classes and len(labels) != model.head.out_features:
-        raise ExportError(
-            f"there are {len(labels)} labels for {model.head.out_features} logits; expected one each"
-        )
+    if classes and len(labels) != model.classes:
+        raise ExportError(f"there are {len(labels)} labels for {model.classes} logits; expected one each")
     names = check_precisions(precisions, calibration_images)
     if images is None:
         images = sample_photos(preprocessing)

@@ -46,7 +46,7 @@ def build_model(config: RunConfig, say: Say) -> Classifier:
     if config.model.init_weights:
         path = config.model.init_weights
         took_head = load_weights(model, read_weights(Path(path)), path, adapt_head=True)
-        head = "" if took_head else f"; the head for {model.head.out_features} classes starts at random"
+        head = "" if took_head else f"; the head for {model.classes} classes starts at random"
         say(f"starting from the weights in {path}{head}")
     model.dropout = config.model.dropout
     return with_embedding(model, config.embedding.pooling, config.embedding.projection or None)
@@ -69,6 +69,7 @@ def build_objective(config: RunConfig, model: Classifier, dataset: Dataset) -> O
         label_smoothing=told.label_smoothing,
         task=dataset.task,
         class_disjoint=bool(config.data.holdout_classes),
+        normalization=Normalization(config.normalization.mean, config.normalization.std),
         **loss_settings(config.embedding.loss_settings),
     )
 

@@ -13,6 +13,7 @@ from training.cli_fit import fit_command
 from training.data import Batches, Split
 from training.errors import DataError, SettingError
 from training.losses import LOSSES, METRIC_LOSSES, loss_settings, make_objective
+from training.margin_loss import MarginLoss
 from training.metric_learning import KINDS, MetricLearning
 from training.models import Classifier, architecture
 from training.models.heads import with_embedding
@@ -168,6 +169,7 @@ def test_pair_losses_say_how_many_images_of_a_class_they_want() -> None:
     assert wanted == {
         "cross-entropy": None,
         "binary-cross-entropy": None,
+        "margin": None,
         "arcface": None,
         "subcenter-arcface": None,
         "proxy-anchor": None,
@@ -248,6 +250,6 @@ def test_settings_that_are_no_numbers_are_refused(text: str) -> None:
 def test_the_help_has_the_settings_that_there_are() -> None:
     (option,) = (each for each in fit_command.params if each.name == "loss_settings")
     said = str(option.help)
-    for kind in KINDS.values():
+    for kind in (*KINDS.values(), MarginLoss):
         for name, value in kind.defaults.items():
             assert f"{name}={value:g}" in said
