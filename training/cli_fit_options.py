@@ -215,8 +215,8 @@ learning_options = together(
     _learning(
         "--clip-norm",
         type=click.FloatRange(0),
-        help="Of the gradients, at most; 0 is any.  [default: 1 for losses that learn distances, and for zfnet "
-        "and nin, else 0]",
+        help="Of the gradients, at most; 0 is any.  [default: 1 for losses that learn distances, and for "
+        "zfnet and nin, else 0]",
     ),
     _learning(
         "--loss",

@@ -81,7 +81,7 @@ class MarginLoss(Objective):
         present = one_hot(targets, self.classes)
         loss = self.margins(model.lengths(capsules), present)
         if self.decoder is not None:
-            own = capsules.unflatten(1, (self.classes, -1)) * present[:, :, None]
+            own = capsules.reshape(len(capsules), self.classes, -1) * present[:, :, None]
             errors = self.decoder(own.flatten(1), inputs)
             loss = loss + self.settings["reconstruction"] * errors.mean()
         return Step(loss, model.classify(capsules))
@@ -146,4 +146,5 @@ class Decoder(nn.Module):
         drawn = self.layers(capsules).float().sigmoid()
         pixels = inputs if self.normalization is None else self.normalization.to_shares(inputs)
         pixels = F.adaptive_avg_pool2d(pixels, _SIDE)
-        return (drawn - pixels.flatten(1)).square().sum(dim=1) / 3
+        errors: Tensor = (drawn - pixels.flatten(1)).square().sum(dim=1) / 3
+        return errors

@@ -250,6 +250,6 @@ def test_settings_that_are_no_numbers_are_refused(text: str) -> None:
 def test_the_help_has_the_settings_that_there_are() -> None:
     (option,) = (each for each in fit_command.params if each.name == "loss_settings")
     said = str(option.help)
-    for kind in (*KINDS.values(), MarginLoss):
-        for name, value in kind.defaults.items():
+    for defaults in (MarginLoss.defaults, *(kind.defaults for kind in KINDS.values())):
+        for name, value in defaults.items():
             assert f"{name}={value:g}" in said

@@ -106,7 +106,7 @@ def test_only_the_capsules_of_the_pictures_classes_draw_it() -> None:
     seen = []
     assert loss.decoder is not None
     loss.decoder.register_forward_pre_hook(lambda _decoder, inputs: seen.append(inputs[0]))
-    model.features = lambda _x: features  # type: ignore[method-assign]  # what comes from it is known then
+    model.features = lambda x: features  # type: ignore[method-assign]  # so that they are known here
     loss(model, torch.rand(2, 3, 28, 28), torch.tensor([0, 2]))
     (capsules,) = seen
     assert torch.equal(capsules[0, :16], features[0, :16])

@@ -58,7 +58,7 @@ class CapsNet(Classifier):
 
     def lengths(self, features: Tensor) -> Tensor:
         """Pooled features float32 [batch, classes × 16] → of each capsule, float32 [batch, classes]."""
-        return lengths(features.unflatten(1, (-1, _CLASS_DIMENSION)))
+        return lengths(features.reshape(-1, self.classes, _CLASS_DIMENSION))
 
     def classify(self, features: Tensor) -> Tensor:
         """Pooled features float32 [batch, classes × 16] → logits float32 [batch, classes]."""

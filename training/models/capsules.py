@@ -83,6 +83,8 @@ class ClassCapsules(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Float [batch, types × primary_dimension, h, w] → float32 [batch, classes × dimension]."""
         cells = fixed_grid(maps.float(), self.grid, torch.mean)
-        vectors = cells.unflatten(1, (self.types, -1)).flatten(3).transpose(2, 3).flatten(1, 2)
+        vectors = (
+            cells.reshape(-1, self.types, self.weight.shape[3], self.grid**2).transpose(2, 3).flatten(1, 2)
+        )
         votes = torch.einsum("bie,jide->bjid", squash(vectors), self.weight)
         return route(votes.float(), self.iterations).flatten(1)

@@ -57,7 +57,7 @@ def test_squash_is_the_papers() -> None:
 
 def test_nothing_at_zero_has_no_number_for_a_gradient() -> None:
     vectors = torch.zeros(2, 4, requires_grad=True)
-    (lengths(squash(vectors)).sum() + squash(vectors).sum()).backward()
+    torch.autograd.backward(lengths(squash(vectors)).sum() + squash(vectors).sum())
     assert vectors.grad is not None
     assert torch.isfinite(vectors.grad).all()
     assert torch.equal(squash(vectors), torch.zeros(2, 4))
@@ -139,7 +139,7 @@ def test_a_sigmoid_of_the_logits_gives_the_lengths_back() -> None:
 def test_logits_are_finite_at_both_ends() -> None:
     features = torch.zeros(1, 48, requires_grad=True)
     logits = tiny().classify(features)
-    logits.sum().backward()
+    torch.autograd.backward(logits.sum())
     assert torch.isfinite(logits).all()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()

@@ -51,6 +51,7 @@ def test_windows_over_the_edge_are_means_of_what_is_there() -> None:
         torch.nn.init.zeros_(parameter)
     last = model.block2[-2]
     assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
     torch.nn.init.ones_(last.bias)  # what is pooled is 1 everywhere
     pooled = []
     model.block3.register_forward_pre_hook(lambda _block, inputs: pooled.append(inputs[0]))
