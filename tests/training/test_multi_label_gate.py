@@ -21,7 +21,7 @@ def without_any_label(source: Path, target: Path) -> None:
         for index, name in enumerate(node.output):
             if name == "logits":
                 node.output[index] = "own_logits"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(-100), "far"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-100, np.float32), "far"))
     model.graph.node.append(helper.make_node("Add", ["own_logits", "far"], ["logits"]))
     onnx.save(model, target)
 

@@ -125,7 +125,9 @@ class ServerTarget(Target):
 
         1 where no reply shows it, as when all its logits are equal.
         """
-        return statistics.median(self._samples) if self._samples else 1.0
+        found = statistics.median(self._samples) if self._samples else 1.0
+        # A temperature of 1 is told as none at all; float32's rounding isn't one.
+        return 1.0 if math.isclose(found, 1.0, rel_tol=1e-5) else found
 
     def _observe(self, named: "Classification") -> None:
         if len(self._samples) >= _SAMPLES or named.logits is None:

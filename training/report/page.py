@@ -23,7 +23,7 @@ MAX_FAILURES = 100
 # More rows are folded away.
 MAX_OPEN_CLASSES = 30
 # Hexadecimal, of files and commits; shown on one line, the whole of it in its title.
-_DIGEST = re.compile(r"[0-9a-f]{32,}")
+_DIGEST = re.compile(r"[0-9a-f]{32,}(-dirty)?")
 
 
 def page(found: Evaluation, target: Target, near: Neighbours) -> str:

@@ -177,8 +177,8 @@ def test_the_temperature_is_that_of_each_crop(noisy: Noisy) -> None:
             means.append(softmax(logits.astype(np.float64) / temperature).mean(axis=0))
     own = truth.split.labels
     for temperature, name in ((target.temperature, "nll"), (1.0, "nll_before_temperature")):
-        means = np.array(probabilities[temperature])
-        surprise = -np.log(means[np.arange(len(own)), own]).mean()
+        of_own = np.array(probabilities[temperature])[np.arange(len(own)), own]
+        surprise = -np.log(of_own).mean()
         assert found.numbers[name] == pytest.approx(surprise, rel=1e-4)
     right = (np.array(probabilities[target.temperature]).argmax(axis=1) == own).mean()
     assert found.numbers["top1_accuracy"] == pytest.approx(right)
@@ -228,7 +228,7 @@ def test_a_servers_network_sees_the_very_pixels(tmp_path: Path, spec: Preprocess
         answers = list(target.answers(split, target.ten_crop()))
     assert [answer.index for answer in answers] == [0] * 10 + [1] * 10
     assert all(answer.fault == "No such file or directory" for answer in answers[10:])
-    seen = [answer.logits for answer in answers[:10]]
+    seen = [answer.logits for answer in answers[:10] if answer.logits is not None]
     expected = TenCrop(spec).crops(Picture.whole(images[1])).reshape(10, -1)
     assert np.array_equal(seen, expected)
 
