@@ -80,12 +80,23 @@ def test_what_is_asked_for_is_served_with_a_warning(plain: Manifest) -> None:
     assert (choice.variant.provider, choice.warning) == ("cuda", "")
 
 
+@pytest.mark.parametrize(("provider", "words"), [("cpu", "slower than fp32"), ("openvino", "")])
+def test_a_processor_runs_fp16_only_when_it_is_asked_for(plain: Manifest, provider: str, words: str) -> None:
+    manifest = package(plain, ("fp16", "cuda"))
+    (choice,) = choices(manifest, provider, "fp16", frozenset())
+    assert (choice.variant.precision, choice.variant.provider, choice.refused) == ("fp16", "cuda", "")
+    assert words in choice.warning
+    assert bool(choice.warning) == bool(words)
+    automatic = choices(manifest, provider, "auto", frozenset())
+    assert [choice.variant.precision for choice in automatic] == ["fp32"]
+
+
 @pytest.mark.parametrize(
     ("provider", "precision", "words"),
     [
-        ("cpu", "bf16", "expected one that cpu runs: int8, fp32"),
-        ("cpu", "fp16", "expected one that cpu runs: int8, fp32"),
-        ("openvino", "fp16", "expected one that openvino runs: int8, bf16, fp32"),
+        ("cpu", "bf16", "expected one that cpu runs: int8, fp32, fp16"),
+        ("cpu", "fp16", "it has fp32 for any; `fovea-train export --precision fp16` makes one"),
+        ("cuda", "bf16", "expected one that cuda runs: fp16, fp32, int8"),
         ("openvino", "bf16", "fovea-train export --precision bf16"),
         ("cpu", "int8", "it has fp32 for any; `fovea-train export --precision int8` makes one"),
         ("cuda", "int8", "--precision int8-gpu"),
