@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn
     from training.evaluate.target import Target
 
 # As `training.evaluate` has them, which imports PyTorch; a test holds the two equal.
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PARTS = ("auto", "test", "val", "train", "all")
 
 
@@ -43,7 +43,11 @@ PARTS = ("auto", "test", "val", "train", "all")
     help="Which part of the data; auto is test, else val, and everything where the data come in one part.",
 )
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of a run.  [default: best]")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Which file of a package.  [default: fp32]")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which file of a package.  [default: fp32, or the one that the model was imported in]",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -151,7 +155,7 @@ def _target(options: dict[str, Any], stack: ExitStack) -> "Target":
             )
         from training.evaluate.package import PackageTarget
 
-        return PackageTarget(folder, options["precision"] or "fp32", options["batch_size"])
+        return PackageTarget(folder, options["precision"], options["batch_size"])
     raise RunError(
         f"{folder} has neither config.toml nor manifest.json; expected a run of fovea-train fit, or "
         "a package: <repository>/<model>/<version>"
