@@ -35,7 +35,8 @@ class Agreement:
         top1_accuracy: share whose label is the highest logit; None where there were no labels.
         reference_top1_accuracy: the same of the reference.
         decision_agreement: of a multi-label model: 2 × the labels that both give (probability at least 0.5) ÷
-            (those of the one + those of the other); None of others, and in older packages.
+            (those of the one + those of the other), and top1_agreement where neither gives any; None of
+            others, and in older packages.
     """
 
     images: int

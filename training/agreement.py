@@ -87,14 +87,15 @@ def agreement(
     if expected.shape[1] == 0:
         return Agreement(len(expected), None, _relative_error(embeddings, expected_embeddings), cosine)
     known = labels is not None
+    same_top1 = float(np.mean(logits.argmax(1) == expected.argmax(1)))
     return Agreement(
         images=len(expected),
-        top1_agreement=float(np.mean(logits.argmax(1) == expected.argmax(1))),
+        top1_agreement=same_top1,
         max_relative_error=_relative_error(logits, expected),
         embedding_cosine=cosine,
         top1_accuracy=float(np.mean(logits.argmax(1) == labels)) if known else None,
         reference_top1_accuracy=float(np.mean(expected.argmax(1) == labels)) if known else None,
-        decision_agreement=_decision_agreement(logits, expected) if multi_label else None,
+        decision_agreement=_decision_agreement(logits, expected, same_top1) if multi_label else None,
     )
 
 
@@ -154,16 +155,19 @@ def _least_of(left: float | None, right: float | None) -> float | None:
     return None if left is None or right is None else _least(left, right)
 
 
-def _decision_agreement(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _decision_agreement(
+    logits: NDArray[np.float32], expected: NDArray[np.float32], undecided: float
+) -> float:
     """Do both give the same labels, each class being given where its probability is at least 0.5?
 
     2 × the labels that both give ÷ (the labels that one gives + those that the other gives), over all images
-    (Dice 1945); 1 where neither gives any. Labels that both leave out don't count: of many classes nearly all
-    are, and would hide any difference. With one label an image it is the share of images that keep theirs.
+    (Dice 1945); `undecided` where neither gives any. Labels that both leave out don't count: of many classes
+    nearly all are, and would hide any difference. With one label an image it is the share of images that keep
+    theirs.
     """
     given, wanted = logits >= 0, expected >= 0
     both, either = int((given & wanted).sum()), int(given.sum()) + int(wanted.sum())
-    return 2 * both / either if either else 1.0
+    return 2 * both / either if either else undecided
 
 
 def _relative_error(values: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

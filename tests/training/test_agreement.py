@@ -63,6 +63,9 @@ def test_of_several_labels_the_decisions_count() -> None:
     assert agreement(reference, reference, multi_label=True).decision_agreement == 1
     silent = outputs([[-1, -2, -3]] * 4, vectors)
     assert agreement(silent, silent, multi_label=True).decision_agreement == 1
+    # Where no label is given at all, what would be the first one must be the same.
+    muddled = outputs([[-1, -2, -3], [-2, -1, -3], [-3, -2, -1], [-3, -2, -1]], vectors)
+    assert agreement(silent, muddled, multi_label=True).decision_agreement == 0.25
     assert agreement(reference, silent, multi_label=True).decision_agreement == 0
     assert measured.worse(agreement(reference, silent, multi_label=True)).decision_agreement == 0
 
