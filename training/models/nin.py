@@ -21,7 +21,8 @@ class NiN(Classifier):
 
     `dropout` is that of the maps between blocks, as in the paper: what is pooled is left whole.
 
-    `fovea-train fit --data digits --arch nin` (20 epochs, 6 minutes of a busy core): 96.7% of 451 test images.
+    `fovea-train fit --data digits --arch nin` (20 epochs, 6 minutes of a busy core): 96.7% of 451 test
+    images.
 
     Args:
         classes: logits.
