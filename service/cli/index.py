@@ -24,7 +24,7 @@ from service.cli.connection import (
     server_options,
 )
 from service.cli.image_files import SUFFIXES, image_files
-from service.cli.loading import wait_for_every_model
+from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import print_json, print_table
 
 _IMAGES_PER_REQUEST = 16
@@ -57,8 +57,7 @@ def add(folder: Path, collection: str, model: str | None, address: str, timeout_
         raise click.ClickException(f"no image files under {folder}; looked for {suffixes}")
     failures: list[UpsertResult] = []
     with connected(address, timeout_s) as client:
-        wait_for_every_model(client, timeout_s)
-        _ensure_collection(client, collection, model)
+        _ensure_collection(client, collection, model, timeout_s)
         with _progress() as progress:
             task = progress.add_task("indexing", total=len(files))
             for results in _upsert(client, collection, [_item(folder, file) for file in files]):
@@ -150,10 +149,17 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", errors="replace")
 
 
-def _ensure_collection(client: Client, name: str, model: str | None) -> None:
+def _ensure_collection(client: Client, name: str, model: str | None, timeout_s: float) -> None:
+    """Have it, and the model that makes its vectors.
+
+    Raises:
+        ClickException: it has vectors of another model, or its own is still loading after `timeout_s`.
+    """
     try:
+        wait_for_collection(client, name, timeout_s)
         there = client.collection(name)
     except NotFound:
+        wait_for_model(client, model, timeout_s)
         try:
             client.create_collection(name, model=model)
         except AlreadyExists:  # somebody else's command was faster

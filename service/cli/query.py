@@ -15,7 +15,7 @@ from service.cli.connection import (
     model_options,
     server_options,
 )
-from service.cli.loading import wait_for_every_model, wait_for_model
+from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import print_json, print_table
 from service.cli.photos import files_only, photos_argument, print_failure
 
@@ -134,9 +134,9 @@ def search(
     if (photo is None) == (item_id is None):
         raise click.UsageError("give either a photo or --id")
     with connected(address, timeout_s) as client:
-        if photo is not None:
-            wait_for_every_model(client, timeout_s)
         try:
+            if photo is not None:
+                wait_for_collection(client, collection, timeout_s)
             neighbors = client.search(collection, image=photo, id=item_id, top_k=top_k)
         except OSError as error:
             raise click.ClickException(f"{photo} can't be read: {error.strerror or error}") from error
