@@ -128,7 +128,7 @@ $(APP): $(PINS) | $(VENV)/.created
 	@touch $@
 
 $(DEV): $(PINS) | $(VENV)/.created
-	$(call install,$(SERVE_EXTRA)$(comma)openvino$(comma)bench$(comma)train$(comma)pretrained$(comma)dev)
+	$(call install,$(SERVE_EXTRA)$(comma)openvino$(comma)bench$(comma)video$(comma)train$(comma)pretrained$(comma)dev)
 	@touch $(APP) $@
 
 comma := ,

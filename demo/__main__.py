@@ -87,7 +87,8 @@ def tell(output: Path, paths: list[Path]) -> None:
     ):
         console.print(f"   {what:31}{value}", soft_wrap=True)
     console.print(
-        f"   took {summary['seconds']} s; the server has ended. `make serve` serves both models again."
+        f"   took {summary['seconds']} s; the server has ended. `make serve` serves both models again; "
+        "`make demo PHOTOS=folder` looks at photographs of yours."
     )
 
 

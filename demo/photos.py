@@ -87,6 +87,13 @@ def look_at(client: fovea.Client, paths: Sequence[Path]) -> list[Seen]:
         kept, client.search_batch(_COLLECTION, queries, top_k=_NEIGHBORS), strict=True
     ):
         seen.append(Seen(path, found, [(int(each.id), each.score) for each in good(near)]))
+    for each in seen[:_ROWS]:
+        if each.neighbors:
+            number, score = each.neighbors[0]
+            line = (
+                f"{each.path.name}: of the others {seen[number].path.name} is most alike, cosine {score:.2f}"
+            )
+            console.print(f"   {escape(line)}", soft_wrap=True)
     return seen
 
 

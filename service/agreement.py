@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gate:
-    """What `auto` demands of a precision."""
+    """What `auto` demands of a precision.
+
+    Attributes:
+        top1_agreement: the least; of a multi-label model the least decision_agreement.
+        embedding_cosine: the least mean.
+    """
 
     top1_agreement: float
     embedding_cosine: float
@@ -20,7 +25,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Agreement:
-    """Measured over some images: of fp32 with what it was made from, of other variants with fp32.
+    """Measured over some images: of the first variant with what it was made from, of others with that.
 
     Attributes:
         images: how many.
@@ -29,6 +34,9 @@ class Agreement:
         embedding_cosine: mean over the images.
         top1_accuracy: share whose label is the highest logit; None where there were no labels.
         reference_top1_accuracy: the same of the reference.
+        decision_agreement: of a multi-label model: 2 × the labels that both give (probability at least 0.5) ÷
+            (those of the one + those of the other), and top1_agreement where neither gives any; None of
+            others, and in older packages.
     """
 
     images: int
@@ -37,16 +45,21 @@ class Agreement:
     embedding_cosine: float
     top1_accuracy: float | None = None
     reference_top1_accuracy: float | None = None
+    decision_agreement: float | None = None
 
     def shortfall(self, precision: str) -> str:
         """What of the precision's gate it fails, with the numbers; empty if nothing, as always for fp32."""
         gate = GATES.get(precision)
         if gate is None:
             return ""
+        # Which class is the surest of several that hold decides nothing.
+        same = ("top1_agreement", self.top1_agreement)
+        if self.decision_agreement is not None:
+            same = ("decision_agreement", self.decision_agreement)
         failed = [
             f"{name} {value:.6g} is below {least:g}"
             for name, value, least in (
-                ("top1_agreement", self.top1_agreement, gate.top1_agreement),
+                (*same, gate.top1_agreement),
                 ("embedding_cosine", self.embedding_cosine, gate.embedding_cosine),
             )
             if value is not None and value < least

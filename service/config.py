@@ -186,7 +186,8 @@ class Config(ModelSettings):
         2.5,
         OPERATION,
         "After SIGTERM, how long calls are still taken while health already says NOT_SERVING, "
-        "so that balancers look elsewhere first. SIGINT (Ctrl-C) skips it.",
+        "so that balancers look elsewhere first. SIGINT (Ctrl-C) skips it, and so does a server whose health "
+        "nobody has asked for.",
         low=0,
         high=600,
     )

@@ -24,7 +24,12 @@ def model_service(name: str) -> str:
 
 
 class Health:
-    """What the server says of itself; the servicer below tells it."""
+    """What the server says of itself; the servicer below tells it.
+
+    Attributes:
+        closing: the watches shall end.
+        asked: somebody has wanted to know whether calls may be sent here, as balancers do.
+    """
 
     def __init__(self, models: list[str]) -> None:
         """Alive, and not ready yet."""
@@ -32,7 +37,7 @@ class Health:
         self._statuses |= {model_service(model): _NOT_SERVING for model in models}
         # Replaced at each change: who waits on the old one is woken and looks again.
         self._changed = asyncio.Event()
-        self.closing = False
+        self.closing = self.asked = False
 
     def register(self, server: grpc.aio.Server) -> None:
         """Answer health checks on this server."""
@@ -57,6 +62,7 @@ class Health:
 
     def status(self, name: str) -> int | None:
         """The status under a name; None if there is no such name."""
+        self.asked = self.asked or name != LIVENESS
         return self._statuses.get(name)
 
     async def wait_for_change(self) -> None:

@@ -143,7 +143,8 @@ def _parse(root: "_Reader", folder: Path, digest: str) -> Manifest:
         logits_name = _parse_logits(outputs.object("logits"), labels)
     height, width = inputs.integer("height", 1, 4096), inputs.integer("width", 1, 4096)
     variants = tuple(_parse_variant(reader, task) for reader in root.objects("variants"))
-    if variants[0].precision != "fp32":
+    # A model that was imported may be there in the precision that it was made in alone.
+    if variants[0].precision != "fp32" and len(variants) > 1:
         raise root.error("variants[0].precision", variants[0].precision, "'fp32'")
     return Manifest(
         folder=folder,
@@ -195,7 +196,7 @@ def _parse_variant(reader: "_Reader", task: str) -> Variant:
 
 
 def _parse_agreement(reader: "_Reader", task: str) -> Agreement:
-    of_classes = ("top1_agreement", "top1_accuracy", "reference_top1_accuracy")
+    of_classes = ("top1_agreement", "top1_accuracy", "reference_top1_accuracy", "decision_agreement")
     if task == "embedding":
         reader.without(*of_classes)
     return Agreement(

@@ -106,14 +106,35 @@ def preprocess(image: NDArray[np.uint8] | Image.Image | Picture, spec: Preproces
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     picture = image if isinstance(image, Picture) else Picture.whole(image)
+    width, height = resized_size(picture, spec)
+    # Rounded as torchvision's CenterCrop does.
+    left, top = round((width - spec.crop_width) / 2), round((height - spec.crop_height) / 2)
+    return cut(picture, spec, left, top)
+
+
+def resized_size(picture: Picture, spec: Preprocessing) -> tuple[int, int]:
+    """Width and height of the whole picture with its short side resized, rounded as torchvision's Resize."""
     short = min(picture.width, picture.height)
-    # Sizes and offsets are rounded as torchvision's Resize and CenterCrop do.
-    resized_width = spec.resize_short_side * picture.width // short
-    resized_height = spec.resize_short_side * picture.height // short
-    left = round((resized_width - spec.crop_width) / 2)
-    top = round((resized_height - spec.crop_height) / 2)
+    return (
+        spec.resize_short_side * picture.width // short,
+        spec.resize_short_side * picture.height // short,
+    )
+
+
+def cut(picture: Picture, spec: Preprocessing, left: int, top: int) -> NDArray[np.uint8]:
+    """The crop of the resized picture whose first pixel is at `left` and `top`; only that part is resampled.
+
+    Args:
+        picture: of mode RGB.
+        spec: sizes and interpolation.
+        left, top: in pixels of the resized picture, within which the crop lies.
+
+    Returns:
+        uint8 [crop_height, crop_width, 3], C-contiguous.
+    """
+    width, height = resized_size(picture, spec)
     first_x, first_y, last_x, last_y = picture.box
-    x_scale, y_scale = (last_x - first_x) / resized_width, (last_y - first_y) / resized_height
+    x_scale, y_scale = (last_x - first_x) / width, (last_y - first_y) / height
     box = (
         first_x + left * x_scale,
         first_y + top * y_scale,

@@ -17,9 +17,21 @@ from service.workers import NICENESS, WorkerPool
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
+    """A model to serve.
+
+    Attributes:
+        name: of it.
+        folder: of its package, <repository>/<name>/<version>.
+    """
+
     name: str
     folder: Path
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+        return self.folder.name
 
 
 class ModelRepository:
@@ -62,6 +74,11 @@ class ModelRepository:
     def models(self) -> list[Model]:
         """Those that are loaded."""
         return list(self._models.values())
+
+    @property
+    def loading(self) -> list[Wanted]:
+        """Those that aren't loaded yet."""
+        return [wanted for wanted in self._wanted if wanted.name not in self._models]
 
     async def load(self, name: str) -> "tuple[Model, asyncio.Task[None]]":
         """Load one of `names` in a worker thread.
@@ -108,7 +125,7 @@ class ModelRepository:
         return next((model for model in self._models.values() if model.fingerprint == fingerprint), None)
 
     def _there(self) -> str:
-        models = [f"{wanted.name} (version {wanted.folder.name})" for wanted in self._wanted]
+        models = [f"{wanted.name} (version {wanted.version})" for wanted in self._wanted]
         return f"the models there are: {listed(models)}"
 
     async def close(self, timeout_s: float) -> bool:
@@ -117,15 +134,15 @@ class ModelRepository:
         return self._loader.close(timeout_s) and all(closed)
 
 
-def _choose(config: Config, there: Mapping[str, Mapping[int, Path]]) -> list[_Wanted]:
+def _choose(config: Config, there: Mapping[str, Mapping[int, Path]]) -> list[Wanted]:
     if not there:
         raise ConfigError(
             f"model_repository {config.model_repository}: no model package there; expected "
             "<model>/<version>/manifest.json, as `fovea-train export` writes it"
         )
     if not config.models:
-        return [_Wanted(name, versions[max(versions)]) for name, versions in sorted(there.items())]
-    chosen: dict[str, _Wanted] = {}
+        return [Wanted(name, versions[max(versions)]) for name, versions in sorted(there.items())]
+    chosen: dict[str, Wanted] = {}
     for entry in config.models:
         name, _, version = entry.partition(":")
         versions = there.get(name)
@@ -136,7 +153,7 @@ def _choose(config: Config, there: Mapping[str, Mapping[int, Path]]) -> list[_Wa
             raise ConfigError(f"models names {entry!r}; the versions of {name!r} are {listed}")
         if name in chosen:
             raise ConfigError(f"models names {name!r} twice; expected one version of each model")
-        chosen[name] = _Wanted(name, versions[int(version) if version else max(versions)])
+        chosen[name] = Wanted(name, versions[int(version) if version else max(versions)])
     return list(chosen.values())
 
 

@@ -264,8 +264,10 @@ class Server:
         started = time.perf_counter()
         self._health.draining()
         if self._stopping.is_set():
-            log.info("draining", lame_duck_s=self._lame_duck_s, timeout_s=self._config.drain_timeout_s)
-            await self._unless(self._hurrying, asyncio.sleep(self._lame_duck_s))
+            # Where nobody has ever looked, nobody will see NOT_SERVING either.
+            lame_duck_s = self._lame_duck_s if self._health.asked else 0.0
+            log.info("draining", lame_duck_s=lame_duck_s, timeout_s=self._config.drain_timeout_s)
+            await self._unless(self._hurrying, asyncio.sleep(lame_duck_s))
         self._draining.set()
         self._health.close()
         await self._unless(self._hurrying, self._grpc.stop(self._config.drain_timeout_s))
@@ -308,7 +310,8 @@ def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T
         return listen()
     except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError, without a reason
         raise ConfigError(
-            f"{setting} is {port}, which can't be listened on at host {host}: {error}"
+            f"{setting} is {port}, which can't be listened on at host {host}: {error}; is another server "
+            "there, or one that is still finishing its calls?"
         ) from error
 
 

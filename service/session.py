@@ -218,7 +218,9 @@ def _open(manifest: Manifest, settings: ModelSettings, provider: str, choice: Ch
     variant = choice.variant
     path = manifest.folder / variant.file
     if choice.warning:
-        log.warning("low_agreement", model=manifest.name, precision=variant.precision, reason=choice.warning)
+        log.warning(
+            "precision_warning", model=manifest.name, precision=variant.precision, reason=choice.warning
+        )
     compiles = provider in ("openvino", "tensorrt")
     cache = (
         compile_cache(settings.compile_cache, provider, variant.precision, variant.sha256)

@@ -38,7 +38,10 @@ class ThreadBudget:
         return inference + self.decode_threads
 
     def log(self) -> None:
-        """One line with every number; a warning if there are far more threads than cores."""
+        """One line with every number; where there are far more threads than cores, with what to do about it.
+
+        That is a warning where a setting has made them so many, and not the number of models alone.
+        """
         numbers = {
             "cores": self.cores,
             "decode_threads": self.decode_threads,
@@ -48,14 +51,30 @@ class ThreadBudget:
             },
             "total": self.total,
         }
-        if self.total > _MUCH * max(2, self.cores):
+        if self.total <= _MUCH * max(2, self.cores):
+            log.info("thread_budget", **numbers)
+        elif lower := self._reducible():
             log.warning(
                 "thread_budget",
                 **numbers,
-                advice="more than 2 threads per core: lower instances, intra_op_threads or decode_threads",
+                advice=f"more than {_MUCH} threads per core: lower {', '.join(lower)}",
             )
         else:
-            log.info("thread_budget", **numbers)
+            log.info(
+                "thread_budget",
+                **numbers,
+                advice="every model has one thread already: models that are busy at the same time slow one "
+                "another down; fewer of them (--model) or more cores would not",
+            )
+
+    def _reducible(self) -> list[str]:
+        """The settings that are above their least, 1."""
+        highest = {
+            "instances": max((settings.instances for settings in self.models.values()), default=1),
+            "intra_op_threads": max((each.intra_op_threads for each in self.models.values()), default=1),
+            "decode_threads": self.decode_threads,
+        }
+        return [f"{name} ({value})" for name, value in highest.items() if value > 1]
 
 
 def share_threads(

@@ -86,7 +86,9 @@ def test_photographs_of_ones_own_are_named_and_compared_the_broken_left_out(
         seen = photos.look_at(client, paths)
     assert [(each.path.name, each.found.label) for each in seen] == [("blue.png", "blue"), ("red.jpg", "red")]
     assert [[number for number, _ in each.neighbors] for each in seen] == [[1], [0]]
-    assert "broken.jpg: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "broken.jpg: " in said
+    assert "blue.png: of the others red.jpg is most alike, cosine 0." in said
     photos.draw(seen, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size[0] > 500

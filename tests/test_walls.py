@@ -54,7 +54,10 @@ LIBRARIES = {
     "fovea": {"cli"},
     "fovea.v1": {"server", "servicers", "cli.bench"},
     "onnxruntime": {"engines", "providers", "cli.import_model"},
-    "PIL": {"image", "preprocess", "cli.quality"},
+    # Frames that are too large to be sent as they are go as JPEG.
+    "PIL": {"image", "preprocess", "cli.clip_mean", "cli.quality"},
+    # Of the extra `video`.
+    "av": {"cli.clips"},
     "prometheus_client": {"metrics"},
     "faiss": {"retrieval"},
     "sqlite3": {"retrieval"},
@@ -81,8 +84,8 @@ LIBRARIES = {
 SHARED = ("service.image", "service.preprocess", "service.errors")
 # What comes with fovea-client into a caller's environment.
 CLIENT_LIBRARIES = {"fovea", "grpc", "google", "numpy"}
-# The adapters' libraries are extras, and the CPU build of torch can't import them.
-ONLY_INSIDE_FUNCTIONS = {"torchvision", "timm"}
+# The adapters' libraries are extras, and the CPU build of torch can't import them; PyAV is one too.
+ONLY_INSIDE_FUNCTIONS = {"torchvision", "timm", "av"}
 
 
 def within(name: str, prefix: str) -> bool:
@@ -109,15 +112,21 @@ def imports(module: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             yield node, str(node.args[0].value)
 
 
-def inside_functions(tree: ast.Module) -> set[ast.AST]:
-    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {inner for function in functions for inner in ast.walk(function)}
+def not_run_on_import(tree: ast.Module) -> set[ast.AST]:
+    """What stands inside functions, or is there for type checkers only."""
+    blocks = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    )
+    return {inner for block in blocks for inner in ast.walk(block)}
 
 
 def violations(module: str, source: str) -> list[str]:
     """What the file `module` (service.cli.serve) imports against the rule, one sentence each."""
     tree = ast.parse(source)
-    lazy = inside_functions(tree)
+    lazy = not_run_on_import(tree)
     package, *rest = module.split(".")
     found = []
     if package == "service" and rest and rest[0] not in DEPTH:
@@ -208,7 +217,9 @@ def test_every_distribution_is_looked_at() -> None:
         ("service.pipeline", "from grpc import aio", "grpc belongs to"),
         ("service.pipeline", "from grpc_health.v1 import health", "grpc_health belongs to"),
         ("service.repository", "import onnxruntime as ort", "onnxruntime belongs to cli.import_model"),
-        ("service.pipeline", "from PIL import Image", "PIL belongs to cli.quality, image, preprocess"),
+        ("service.pipeline", "from PIL import Image", "PIL belongs to cli.clip_mean, cli.quality, image"),
+        ("service.image", "def f():\n  import av", "av belongs to cli.clips"),
+        ("service.cli.clips", "import av", "av is imported inside functions only"),
         ("service.batching", "import prometheus_client", "prometheus_client belongs to metrics"),
         ("service.pipeline", "from fovea.v1 import image_pb2", "fovea.v1 belongs to cli.bench, server"),
         ("service.pipeline", "from fovea import v1", "fovea.v1 belongs to"),
@@ -254,6 +265,7 @@ def test_an_offence_is_caught(module: str, source: str, complaint: str) -> None:
         ("service.image", "import PIL.Image\nfrom service.errors import InvalidImage\nimport numpy"),
         ("training.transforms", "from service.preprocess import preprocess\nfrom PIL import Image"),
         ("training.models.timm", "def build():\n  import timm\n  return timm"),
+        ("service.cli.clips", "if TYPE_CHECKING:\n  from av.packet import Packet\ndef f():\n  import av"),
         ("training.evaluate", "from fovea import Client"),
         ("fovea.client", "import asyncio, grpc, numpy\nfrom google.protobuf import message"),
     ],

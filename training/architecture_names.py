@@ -11,10 +11,13 @@ ARCHITECTURE_NAMES = (
     "efficientnet-lite1",
     "efficientnet-lite2",
     "lenet5",
+    "zfnet",
+    "nin",
+    "capsnet",
 )
 ARCH_HELP = (
     "resnet18, 34, 50, 101 or 152; googlenet, inception-v3, inception-v4, inception-resnet-v2; "
-    "efficientnet-lite0, -lite1 or -lite2; for pictures of about 32 pixels resnet20-cifar, 32, 44, 56, 110 "
-    "or 1202, and lenet5; any other through its library as timm:NAME or torchvision:NAME (extras timm and "
-    "torchvision). `fovea-train architectures` describes them."
+    "efficientnet-lite0, -lite1 or -lite2; zfnet; for pictures of about 32 pixels resnet20-cifar, 32, 44, "
+    "56, 110 or 1202, lenet5, nin and capsnet; any other through its library as timm:NAME or "
+    "torchvision:NAME (extras timm and torchvision). `fovea-train architectures` describes them."
 )

@@ -82,6 +82,7 @@ def assemble(listing: Listing, skip_broken: bool = False, track: Track = untrack
             "test": [entry.name for entry in splits["test"]],
             "left_out": [entry.name for entry in found if entry.name not in used],
         },
+        broken=tuple(broken),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from training.augment import mirrored, operations
@@ -21,7 +21,9 @@ USUAL: dict[str, Any] = {
     "shift": 0.1, "rotation": 15.0, "shear": 10.0, "zoom": 0.2, "elastic": 0.02, "colour": 0.4,
     "lighting": 0.1, "erasing": 1.0, "rand_augment": 9, "trivial_augment": True, "mixup": 0.2, "cutmix": 1.0,
 }  # fmt: skip
-_MARGIN, _TITLE_HEIGHT = 4, 14
+_MARGIN = 4
+# Of the sheet's width, and at least and at most so many pixels.
+_TITLE_SHARE, _LEAST_TITLE, _LARGEST_TITLE = 1 / 45, 14, 40
 _OTHERS = ("crop", "mirror", "train_size", "rand_augment_operations")
 
 
@@ -85,14 +87,33 @@ def _drawn(rows: list[tuple[str, Tensor]]) -> Image.Image:
     count, _, height, width = rows[0][1].shape
     # Small pictures are enlarged, so that one sees something.
     scale = max(1, 96 // max(height, width))
-    across, down = width * scale + _MARGIN, height * scale + _MARGIN + _TITLE_HEIGHT
+    across = width * scale + _MARGIN
+    font = _title_font([title for title, _ in rows], count * across - _MARGIN)
+    title_height = round(1.4 * font.size)
+    down = height * scale + _MARGIN + title_height
     sheet = Image.new("RGB", (count * across + _MARGIN, len(rows) * down + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (title, images) in enumerate(rows):
         top = row * down
-        draw.text((_MARGIN, top + 1), title, fill="black")
+        draw.text((_MARGIN, top + title_height), title, fill="black", font=font, anchor="ld")
         shown = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         for column, picture in enumerate(np.asarray(shown)):
             tile = Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            sheet.paste(tile, (_MARGIN + column * across, top + _TITLE_HEIGHT))
+            sheet.paste(tile, (_MARGIN + column * across, top + title_height))
     return sheet
+
+
+def _title_font(titles: list[str], width: int) -> ImageFont.FreeTypeFont:
+    """To be read when the sheet is seen whole; smaller where the longest title wouldn't fit."""
+    size = min(max(_LEAST_TITLE, width * _TITLE_SHARE), _LARGEST_TITLE)
+    font = _font(size)
+    while max(font.getlength(title) for title in titles) > width:
+        size *= 0.95
+        font = _font(size)
+    return font
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # noqa: S101 - for the type checker; with a size it is one
+    return font

@@ -15,6 +15,7 @@ from training.splits import SINGLE_LABEL, Dataset, Split, partition
 
 # To retrieve, an image needs another one of its class in val, and one in test.
 _LEAST_IMAGES = 4
+_LEAST_CLASSES = 2
 
 
 def hold_out(dataset: Dataset, holdout: int | Sequence[str]) -> Dataset:
@@ -34,7 +35,7 @@ def hold_out(dataset: Dataset, holdout: int | Sequence[str]) -> Dataset:
         labels of train are below `trained_classes`, and those of val and test are not.
 
     Raises:
-        SettingError: there are no such classes, or fewer than two are left to train on.
+        SettingError: there are no such classes, or fewer than two are held out or left to train on.
         DataError: the data set is multi-label, or a held-out class has fewer than 4 images.
     """
     if dataset.task != SINGLE_LABEL:
@@ -106,11 +107,7 @@ def trained_classes(dataset: Dataset) -> int:
 
 def _named(classes: Sequence[str], holdout: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(holdout, int):
-        if not 0 < holdout <= len(classes) - 2:
-            raise SettingError(
-                f"--holdout-classes is {holdout}; of {len(classes)} classes expected from 1 to "
-                f"{len(classes) - 2}, so that at least 2 are left to train on"
-            )
+        _check_count(holdout, len(classes), f"is {holdout}")
         return tuple(classes[-holdout:])
     unknown = [name for name in holdout if name not in classes]
     if unknown:
@@ -118,12 +115,16 @@ def _named(classes: Sequence[str], holdout: int | Sequence[str]) -> tuple[str, .
             f"--holdout-classes names {', '.join(map(repr, unknown))}; the classes are {', '.join(classes)}"
         )
     held = tuple(name for name in classes if name in holdout)
-    if not held or len(held) > len(classes) - 2:
-        raise SettingError(
-            f"--holdout-classes names {len(held)} of {len(classes)} classes; expected from 1 to "
-            f"{len(classes) - 2}, so that at least 2 are left to train on"
-        )
+    _check_count(len(held), len(classes), f"names {len(held)}")
     return held
+
+
+def _check_count(held: int, classes: int, told: str) -> None:
+    if held < _LEAST_CLASSES or classes - held < _LEAST_CLASSES:
+        raise SettingError(
+            f"--holdout-classes {told} of {classes} classes; expected at least {_LEAST_CLASSES}, for among "
+            f"images of one class every answer is right, and at least {_LEAST_CLASSES} left to train on"
+        )
 
 
 def _check_counts(split: Split, contents: Sequence[bytes], classes: Sequence[str], first: int) -> None:

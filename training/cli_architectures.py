@@ -10,7 +10,7 @@ from training.cli_options import told
 def architectures_command() -> None:
     """List what --arch takes: parameters, side of the input in pixels, versions of published weights.
 
-    The parameters are those with 1,000 classes, and with 10 where the input has 32 pixels.
+    The parameters are those with 1,000 classes, and with 10 where the input has 32 pixels or fewer.
     """
     import torch
 
@@ -19,7 +19,7 @@ def architectures_command() -> None:
 
     rows = [("NAME", "PARAMETERS", "INPUT", "PRETRAINED")]
     for name, design in ARCHITECTURES.items():
-        classes = 10 if design.input_size == 32 else 1000
+        classes = 10 if design.input_size <= 32 else 1000
         with torch.device("meta"):  # shapes alone, no memory
             parameters = sum(parameter.numel() for parameter in design.build(classes).parameters())
         versions = ", ".join(

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn
     from training.evaluate.target import Target
 
 # As `training.evaluate` has them, which imports PyTorch; a test holds the two equal.
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PARTS = ("auto", "test", "val", "train", "all")
 
 
@@ -42,7 +43,11 @@ PARTS = ("auto", "test", "val", "train", "all")
     help="Which part of the data; auto is test, else val, and everything where the data come in one part.",
 )
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of a run.  [default: best]")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Which file of a package.  [default: fp32]")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which file of a package.  [default: fp32, or the one that the model was imported in]",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -58,6 +63,14 @@ PARTS = ("auto", "test", "val", "train", "all")
     help="That a run's network is computed on.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option(
+    "--ten-crop",
+    is_flag=True,
+    help="Ask about the four corners and the centre of each resized image, and about the five mirrored: "
+    "probabilities and embeddings are means over the ten (Krizhevsky et al. 2012). Where the model resizes "
+    "straight to its input, so that there is no margin, images are resized to that ÷ 0.875 instead.",
+)
+@click.option("--skip-broken", is_flag=True, help="Leave out files that can't be decoded.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -76,25 +89,33 @@ def evaluate_command(**options: Any) -> None:
 
     TARGET is the folder of a run of fovea-train fit or of a package, <repository>/<model>/<version>; without
     it, and without --address, the newest run in runs/. The same network gives the same numbers in all three.
+    Files that can't be decoded are listed before anything is scored, and are an error without --skip-broken.
 
     \b
     fovea-train evaluate
+    fovea-train evaluate --ten-crop
     fovea-train evaluate models/photos-resnet18/1 --data runs/photos-resnet18-20260102-030405
     fovea-train evaluate --address 127.0.0.1:50051 --model photos-resnet18 --data photos/ --report report/
     """
+    from training.evaluate.check import check_pictures
     from training.evaluate.console import show
+    from training.evaluate.data import matched
     from training.evaluate.evaluation import evaluate
-    from training.progress import Bar
+    from training.progress import Bar, track
 
     if options["output"]:
         _make_folder(options["output"].parent)
     with ExitStack() as stack:
         target = _target(options, stack)
         pictures = _pictures(options, target)
+        # Classes that don't fit are told before every file is decoded.
+        matched(pictures, target.labels, target.task)
+        progress = partial(track, title="checking images")
+        pictures = check_pictures(pictures, options["skip_broken"], progress)
         for note in pictures.notes:
             click.echo(note)
         with Bar(len(pictures.split), "evaluating") as bar:
-            found = evaluate(target, pictures, bar.advance, options["threshold"])
+            found = evaluate(target, pictures, bar.advance, options["threshold"], options["ten_crop"])
         show(found)
         if options["output"]:
             _write(options["output"], found.document())
@@ -134,7 +155,7 @@ def _target(options: dict[str, Any], stack: ExitStack) -> "Target":
             )
         from training.evaluate.package import PackageTarget
 
-        return PackageTarget(folder, options["precision"] or "fp32", options["batch_size"])
+        return PackageTarget(folder, options["precision"], options["batch_size"])
     raise RunError(
         f"{folder} has neither config.toml nor manifest.json; expected a run of fovea-train fit, or "
         "a package: <repository>/<model>/<version>"
@@ -151,7 +172,7 @@ def _pictures(options: dict[str, Any], target: "Target") -> "LabelledPictures":
         return run_pictures(target.run_folder, options["split"])
     if data is None:
         raise SettingError("--data is needed: the images to ask about")
-    return open_pictures(data, options["split"])
+    return open_pictures(data, options["split"], options["skip_broken"])
 
 
 def _same(data: str, source: str) -> bool:

@@ -197,6 +197,7 @@ def export_command(**options: Any) -> None:
         "\n".join(
             (
                 f"fp32: {_described(exported)}",
+                *([f"other precisions are measured on {exported.measured_on}"] if exported.variants else []),
                 *map(str, exported.variants),
                 f"published {exported.folder}",
                 f"next: fovea serve --model-repository {shlex.quote(str(repository))}",

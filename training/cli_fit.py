@@ -1,6 +1,5 @@
 """fovea-train fit."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from training.cli_fit_options import augmentation_options, data_options, learning_options, run_options
-from training.cli_options import told
+from training.cli_options import first_process, told
 from training.cli_sections import SectionedCommand
 
 
@@ -44,7 +43,7 @@ def fit_command(context: click.Context, resume: Path | None, **options: Any) -> 
         summary = go_on(resume, _given(context), _say)
     else:
         summary = fit(FitOptions(**stated, command=_command_line()), _say)
-    if _first():
+    if first_process():
         click.echo(
             f"best val {shown_score(summary.selects_by, summary.val)} "
             f"(epoch {summary.best_epoch} of {summary.epochs})\n"
@@ -74,11 +73,6 @@ def _given(context: click.Context) -> Any:
 
 def _say(line: str) -> None:
     click.echo(line)
-
-
-def _first() -> bool:
-    """Whether this is the process that speaks, of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _command_line() -> str:

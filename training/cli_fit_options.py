@@ -13,7 +13,7 @@ from training.transforms import CROPS
 
 # Written out here, for what defines them needs PyTorch, and --help doesn't. A test holds them equal.
 LOSSES = (
-    *("cross-entropy", "binary-cross-entropy"),
+    *("cross-entropy", "binary-cross-entropy", "margin"),
     *("arcface", "subcenter-arcface", "proxy-anchor", "multi-similarity", "triplet"),
 )
 POOLINGS = ("avg", "gem")
@@ -72,6 +72,12 @@ data_options = together(
         "--pretrained",
         is_flag=True,
         help="Start from the weights published for it; the head starts at random.",
+    ),
+    _network(
+        "--pretrained-version",
+        default="",
+        metavar="VERSION",
+        help="Of --pretrained, where several are published, such as v1 or v2.  [default: the best]",
     ),
     _network(
         "--init-weights",
@@ -209,10 +215,13 @@ learning_options = together(
     _learning(
         "--clip-norm",
         type=click.FloatRange(0),
-        help="Of the gradients, at most; 0 is any.  [default: 1 for losses that learn distances, else 0]",
+        help="Of the gradients, at most; 0 is any.  [default: 1 for losses that learn distances, and for "
+        "zfnet and nin, else 0]",
     ),
     _learning(
-        "--loss", type=click.Choice(LOSSES), help="[default: cross-entropy; binary with several labels]"
+        "--loss",
+        type=click.Choice(LOSSES),
+        help="[default: cross-entropy; binary with several labels; margin of capsnet]",
     ),
     _learning(
         "--loss-settings",
@@ -220,7 +229,9 @@ learning_options = together(
         metavar="NAME=NUMBER,…",
         help="Of the loss, instead of its authors': arcface margin_degrees=28.6,scale=64; subcenter-arcface "
         "sub_centers=3 too; proxy-anchor margin=0.1,alpha=32; multi-similarity alpha=2,beta=50,base=0.5,"
-        "epsilon=0.1; triplet margin=0.2.",
+        "epsilon=0.1; triplet margin=0.2; margin m_plus=0.9,m_minus=0.1,absent_weight=0.5,"
+        "reconstruction=0.0005. binary-cross-entropy target_threshold=0.2 counts each label of a mixed "
+        "picture in full whose share is larger.",
     ),
     _learning("--label-smoothing", type=_SHARE, default=0.0, show_default=True),
     _learning("--class-weights", is_flag=True, help="Let rare classes count more."),

@@ -1,6 +1,7 @@
 """What the commands of fovea-train have in common."""
 
 import math
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -97,7 +98,8 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except Interrupted as error:
-            click.echo(str(error), err=True)
+            if first_process():
+                click.echo(str(error), err=True)
             # As a shell says it of a program that a signal ended.
             raise click.exceptions.Exit(128 + error.signal) from error
         except TrainingError as error:
@@ -112,6 +114,11 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             ) from error
 
     return wrapped
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _check_text(name: str, value: object) -> None:

@@ -16,8 +16,8 @@ from training.errors import SettingError
 _data, _backbone, _head, _run = section("Data"), section("Backbone"), section("Head"), section("Run")
 # What a run as a backbone says by itself.
 _OF_RUNS = (
-    "arch", "pretrained", "init_weights", "pooling", "input_size", "resize_size", "interpolation",
-    "jpeg_scaled_decode", "mean", "std",
+    "arch", "pretrained", "pretrained_version", "init_weights", "pooling", "input_size", "resize_size",
+    "interpolation", "jpeg_scaled_decode", "mean", "std",
 )  # fmt: skip
 
 
@@ -35,6 +35,11 @@ _OF_RUNS = (
 )
 @_backbone("--arch", metavar="NAME", help=ARCH_HELP)
 @_backbone("--pretrained", is_flag=True, default=None, help="With the weights published for it.")
+@_backbone(
+    "--pretrained-version",
+    metavar="VERSION",
+    help="Of --pretrained, where several are published, such as v1 or v2.  [default: the best]",
+)
 @_backbone(
     "--init-weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

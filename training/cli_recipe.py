@@ -1,18 +1,18 @@
 """--recipe, and fovea-train recipes."""
 
 from collections.abc import Callable
-from typing import Any
 
 import click
 
 from training.cli_options import told
+from training.cli_sections import Options
 from training.errors import SettingError
 from training.recipe import describe_recipes, read_recipe
 
 
-def recipe_option(option: Callable[..., Any]) -> Callable[..., Any]:
+def recipe_option(option: Callable[..., Options]) -> Options:
     """The option, made by `option`; what the command line says goes before what the recipe says."""
-    made: Callable[..., Any] = option(
+    return option(
         "--recipe",
         is_eager=True,
         expose_value=False,
@@ -20,7 +20,6 @@ def recipe_option(option: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME|FILE",
         help="Take the options that a recipe has; those given here win. `fovea-train recipes` lists them.",
     )
-    return made
 
 
 def _apply(context: click.Context, _option: click.Parameter, value: str | None) -> None:

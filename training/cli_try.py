@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.cli_fit_options import augmentation_options, data_options, learning_options
+from training.cli_fit_options import augmentation_options, data_options, learning_options, run_options
 from training.cli_options import told
 from training.cli_sections import SectionedCommand, section
 
@@ -30,7 +30,8 @@ _search, _sheet = section("Search"), section("Sheet")
     help="The plot; .svg and .pdf do too.",
 )
 @data_options
-@learning_options
+@learning_options.without("--learning-rate")
+@run_options.only("--freeze", "--layer-decay")
 @augmentation_options
 @told
 def find_rate_command(lowest: float, highest: float, steps: int, output: Path, **options: Any) -> None:
@@ -57,8 +58,11 @@ def find_rate_command(lowest: float, highest: float, steps: int, output: Path, *
     show_default=True,
     metavar="FILE.png",
 )
-@data_options
-@learning_options
+@data_options.without(
+    *("--workers", "--pretrained", "--pretrained-version", "--init-weights", "--dropout", "--pooling"),
+    *("--projection", "--mean", "--std"),
+)
+@learning_options.only("--seed")
 @augmentation_options
 @told
 def augmentations_command(images: int, output: Path, **options: Any) -> None:

@@ -83,6 +83,7 @@ class ModelConfig:
         architecture: a name of `training.models`.
         init_weights: the file the weights started from; empty for random or published ones.
         pretrained: whether they started from the published ones.
+        pretrained_version: which of these; empty in old runs, which took the default.
         dropout: the probability that training zeroes a pooled feature.
     """
 
@@ -90,6 +91,7 @@ class ModelConfig:
     init_weights: str
     pretrained: bool = False
     dropout: float = 0.0
+    pretrained_version: str = ""
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ class Batches:
         workers: processes that decode and transform; 0 does it in this one.
         seed: of everything random.
         rank: which of the processes that train together this is. It takes the rank-th of `world_size`
-            equal parts of each batch of batch_size × world_size pictures. Without `shuffle` the parts of
-            the last batch may differ by one, and empty ones aren't given.
+            equal parts of each batch of batch_size × world_size pictures; without `shuffle` every
+            world_size-th batch, each as one process alone would have it.
         world_size: how many processes train together.
         order: epoch → indices of its pictures in their order, instead of `shuffle`'s; a pure function.
 
@@ -108,6 +108,7 @@ class Batches:
                 pin_memory=torch.cuda.is_available(),
                 # Forking anew each epoch costs more than an epoch of a small data set.
                 persistent_workers=self.workers > 0,
+                worker_init_fn=_leave_signals,
                 prefetch_factor=_PREFETCHED if self.workers else None,
             )
         yield from self._loader
@@ -134,13 +135,16 @@ class Batches:
     def _spans(self, images: int) -> Iterator[tuple[int, int]]:
         """Where this process's batches begin and end in an order of so many images."""
         together = self.batch_size * self.world_size
+        if not self.shuffle:
+            for first in range(self.rank * self.batch_size, images, together):
+                yield first, min(first + self.batch_size, images)
+            return
         for first in range(0, images, together):
             count = min(together, images - first)
-            if self.shuffle:
-                count -= count % self.world_size
-                # Batch normalisation can't learn from a batch of one picture; another epoch has it.
-                if count == self.world_size and self.batch_size > 1 and first:
-                    return
+            count -= count % self.world_size
+            # Batch normalisation can't learn from a batch of one picture; another epoch has it.
+            if count == self.world_size and self.batch_size > 1 and first:
+                return
             begin, end = (count * part // self.world_size for part in (self.rank, self.rank + 1))
             if end > begin:
                 yield first + begin, first + end
@@ -160,6 +164,12 @@ class _Order(Sampler[list[tuple[int, int]]]):
             epoch = batches.epoch
             for indices in batches.indices():
                 yield [(epoch, index) for index in indices]
+
+
+def _leave_signals(_worker: int) -> None:
+    """Ctrl-C and torchrun signal a whole process group; the main process still needs its loaders then."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 class _Pixels(TorchDataset[tuple[Tensor, Tensor]]):

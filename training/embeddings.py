@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data import Batches
+from training.distributed import gathered
 from training.models import Classifier
 
 
@@ -21,14 +22,15 @@ def embed(
     device: torch.device,
     advance: Callable[[int], None] = _unnoticed,
 ) -> tuple[Tensor, Tensor]:
-    """The pooled features of every picture, in the order of `batches`; not yet of unit length.
+    """The pooled features of every picture, in the order of the split; not yet of unit length.
 
     Leaves the network in evaluation mode.
 
     Args:
         model: on `device`, like `normalization`.
         normalization: goes before it.
-        batches: without augmentation, for embeddings that are those served.
+        batches: without augmentation, for embeddings that are those served; where processes share them, all
+            call this and get everything.
         device: to compute on.
         advance: called after each batch with its number of images.
 
@@ -36,10 +38,10 @@ def embed(
         Float32 [count, embedding_dimension] and the labels as the batches gave them, both on the CPU.
     """
     model.eval()
-    features: list[Tensor] = []
-    labels: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
     for pixels, targets in batches:
-        features.append(model.features(normalization(pixels.to(device, non_blocking=True))).float().cpu())
-        labels.append(targets)
+        features = model.features(normalization(pixels.to(device, non_blocking=True))).float().cpu()
+        found.append((features, targets))
         advance(len(targets))
-    return torch.cat(features), torch.cat(labels)
+    features, labels = map(torch.cat, zip(*gathered(found, batches.world_size), strict=True))
+    return features, labels

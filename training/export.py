@@ -36,11 +36,13 @@ class Exported:
         folder: <repository>/<name>/<version>.
         agreement: of its fp32 file with PyTorch.
         variants: what else was asked for, those that failed their gate and aren't in the package included.
+        measured_on: the images that these were measured on, in words; empty where there are none.
     """
 
     folder: Path
     agreement: Agreement
     variants: tuple[Variant, ...] = ()
+    measured_on: str = ""
 
 
 def export_package(
@@ -60,6 +62,7 @@ def export_package(
     calibration_images: NDArray[np.uint8] | None = None,
     evaluation_images: NDArray[np.uint8] | None = None,
     evaluation_labels: NDArray[np.int64] | None = None,
+    evaluation_source: str = "",
     temperature: float = 1.0,
     card: Callable[[dict[str, Any]], str] | None = None,
     task: str = "single_label",
@@ -85,6 +88,7 @@ def export_package(
             are left out.
         evaluation_images: real ones to measure the precisions on, likewise; None takes `images`.
         evaluation_labels: int64 [count] of `evaluation_images`, indices of `labels`; None where unknown.
+        evaluation_source: how many images these are of what, in words.
         temperature: what the service divides logits by, as `temperature.fit_temperature` finds it.
         card: the manifest → the model card, which the package then holds as MODEL_CARD.md.
         task: "single_label", "multi_label", or "embedding" for a package without classes.
@@ -99,7 +103,7 @@ def export_package(
     publish.check_name(name)
     if task not in package.TASKS:
         raise ExportError(f"the task is {task!r}; expected one of {', '.join(package.TASKS)}")
-    classes = task != package.EMBEDDING_TASK
+    classes, multi_label = task != package.EMBEDDING_TASK, task == package.MULTI_LABEL_TASK
     if not classes and (labels or temperature != 1.0):
         raise ExportError(
             f"there are {len(labels)} labels and temperature {temperature:g} for the task 'embedding'; "
@@ -110,17 +114,18 @@ def export_package(
             f"the whitening is of {len(whitening.mean)} dimensions; expected {model.embedding_dimension}, "
             "those of the network's embedding"
         )
-    if classes and len(labels) != model.head.out_features:
-        raise ExportError(
-            f"there are {len(labels)} labels for {model.head.out_features} logits; expected one each"
-        )
+    if classes and len(labels) != model.classes:
+        raise ExportError(f"there are {len(labels)} labels for {model.classes} logits; expected one each")
     names = check_precisions(precisions, calibration_images)
     if images is None:
         images = sample_photos(preprocessing)
+        if evaluation_images is None:
+            evaluation_source = f"{len(images)} crops of scikit-learn's two photographs"
     _check_images("to compare on", images, preprocessing)
     if calibration_images is not None:
         _check_images("to calibrate on", calibration_images, preprocessing)
-    evaluation = _evaluation(images, evaluation_images, evaluation_labels, preprocessing)
+    pixels = images if evaluation_images is None else evaluation_images
+    evaluation = _evaluation(pixels, evaluation_labels, evaluation_source, preprocessing)
     height, width = preprocessing.crop_height, preprocessing.crop_width
     model = copy.deepcopy(model).cpu().eval()
     normalization = Normalization(mean, std)
@@ -146,9 +151,17 @@ def export_package(
         with publish.staged(repository, name, version) as folder:
             file = folder / FP32_FILE
             write_graph(served, height, width, manifest, file)
-            agreement = compare(model, normalization, file, images, whitening=whitening, classes=classes)
+            agreement = compare(
+                model,
+                normalization,
+                file,
+                images,
+                whitening=whitening,
+                classes=classes,
+                multi_label=multi_label,
+            )
             check(agreement)
-            variants = make_variants(folder, names, calibration_images, evaluation)
+            variants = make_variants(folder, names, calibration_images, evaluation, multi_label=multi_label)
             manifest["variants"] = [
                 package.variant(file, "fp32", "any", agreement),
                 *(
@@ -162,7 +175,8 @@ def export_package(
             package.write_manifest(folder, manifest)
             if card is not None:
                 (folder / CARD_FILE).write_text(card(manifest), encoding="utf-8")
-        return Exported(repository / name / str(version), agreement, tuple(variants))
+        measured_on = evaluation.described(variants[0].agreement.images) if variants else ""
+        return Exported(repository / name / str(version), agreement, tuple(variants), measured_on)
 
     if version is not None:
         return published(version)
@@ -182,15 +196,11 @@ def _check_images(purpose: str, images: NDArray[np.uint8], preprocessing: Prepro
 
 
 def _evaluation(
-    images: NDArray[np.uint8],
-    evaluation_images: NDArray[np.uint8] | None,
-    labels: NDArray[np.int64] | None,
-    preprocessing: Preprocessing,
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64] | None, source: str, preprocessing: Preprocessing
 ) -> EvaluationImages:
-    pixels = images if evaluation_images is None else evaluation_images
     _check_images("to evaluate on", pixels, preprocessing)
     if labels is not None and labels.shape != (len(pixels),):
         raise ExportError(
             f"the labels of the images to evaluate on have shape {labels.shape}; expected ({len(pixels)},)"
         )
-    return EvaluationImages(pixels, labels)
+    return EvaluationImages(pixels, labels, source)

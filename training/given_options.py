@@ -12,6 +12,7 @@ _PLACES = {
     "arch": "model.architecture",
     "init_weights": "model.init_weights",
     "pretrained": "model.pretrained",
+    "pretrained_version": "model.pretrained_version",
     "dropout": "model.dropout",
     "data": "data.source",
     "skip_broken": "data.skip_broken",

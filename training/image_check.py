@@ -50,7 +50,7 @@ def check_images(sources: Sequence[Source], track: Track = untracked) -> list[Ch
         return list(track(checks, len(sources)))
 
 
-def describe_broken(broken: Sequence[tuple[str, str]], origin: Path) -> str:
+def describe_broken(broken: Sequence[tuple[str, str]], origin: Path | str) -> str:
     """Names and faults, a line each, and what to do."""
     return (
         f"{_counted(broken)} in {origin}:\n{_listed(broken)}\n"

@@ -11,23 +11,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """Within the block the first signal only sets a flag; a second one acts as if there were no block.
 
-    Loaders that are forked inside inherit this, and so survive the Ctrl-C that a terminal sends to all.
-
     Args:
-        heed: False leaves the signals alone. Of processes that learn together one can't stop by itself.
+        patient: later signals, too, only set the flag. Processes that learn together get the same one several
+            times: from who ends them all, from torchrun, which passes it on, and again when one has ended.
 
     Attributes:
         received: the signal that came, or None.
     """
 
-    def __init__(self, heed: bool = True) -> None:
-        # Python allows handlers in the main thread only.
-        self._heed = heed and threading.current_thread() is threading.main_thread()
+    def __init__(self, patient: bool = False) -> None:
+        self._patient = patient
         self._before: dict[signal.Signals, Any] = {}
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "Interrupts":
-        if self._heed:
+        # Python allows handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
@@ -38,7 +37,8 @@ class Interrupts:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

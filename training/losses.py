@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from training.errors import SettingError
+from training.margin_loss import MarginLoss
+from training.normalization import Normalization
 from training.objective import BinaryCrossEntropy, CrossEntropy, Objective
 from training.retrieval import EmbeddingCrossEntropy
 
 if TYPE_CHECKING:
     from training.metric_learning import MetricLearning
 
-CLASSIFICATION_LOSSES = ("cross-entropy", "binary-cross-entropy")
+ENTROPY_LOSSES = ("cross-entropy", "binary-cross-entropy")
+CLASSIFICATION_LOSSES = (*ENTROPY_LOSSES, "margin")
 METRIC_LOSSES = ("arcface", "subcenter-arcface", "proxy-anchor", "multi-similarity", "triplet")
 LOSSES = (*CLASSIFICATION_LOSSES, *METRIC_LOSSES)
 # Settings without which a loss would be a constant.
@@ -28,6 +31,7 @@ def make_objective(
     label_smoothing: float = 0.0,
     task: str = "single_label",
     class_disjoint: bool = False,
+    normalization: Normalization | None = None,
     **settings: float,
 ) -> Objective:
     """A loss, and the scores that choose the best checkpoint.
@@ -43,16 +47,24 @@ def make_objective(
         task: "single_label" or "multi_label".
         class_disjoint: whether val and test hold other classes than train: then classification, too, is
             scored by retrieval.
-        settings: of a metric loss, by the names of its class's `defaults`, which hold for what isn't given.
+        normalization: what turns pixels into the network's input; None where it sees pixels from 0 to 1.
+        settings: of another loss, by the names of its class's `defaults`, which hold for what isn't given;
+            of the binary one "target_threshold".
 
     Raises:
         SettingError: the name or a setting isn't known, or the loss doesn't suit the task.
     """
     if name not in LOSSES:
         raise SettingError(f"--loss is {name!r}; expected one of {', '.join(LOSSES)}")
-    if name in CLASSIFICATION_LOSSES:
+    if name in ENTROPY_LOSSES:
+        binary = name == "binary-cross-entropy" or task == "multi_label"
+        threshold = settings.pop("target_threshold", None) if binary else None
         if settings:
             raise SettingError(f"--loss {name} has no setting {', '.join(settings)}")
+        if threshold is not None and not 0 <= threshold < 1:
+            raise SettingError(
+                f"--loss {name} has target_threshold={threshold:g}; expected at least 0 and below 1"
+            )
         if class_disjoint:
             if name != "cross-entropy" or task != "single_label":
                 raise SettingError(
@@ -60,33 +72,44 @@ def make_objective(
                     "metric loss, and one label an image"
                 )
             return EmbeddingCrossEntropy(class_weights, label_smoothing)
-        if name == "binary-cross-entropy" or task == "multi_label":
-            return BinaryCrossEntropy(task, class_weights, label_smoothing)
+        if binary:
+            return BinaryCrossEntropy(task, class_weights, label_smoothing, threshold)
         return CrossEntropy(class_weights, label_smoothing)
-    if task != "single_label":
+    if task != "single_label" and name != "margin":
         raise SettingError(
             f"--loss {name} wants one label an image; this data set's task is {task}, so expected "
             f"{' or '.join(CLASSIFICATION_LOSSES)}"
         )
     if class_weights is not None or label_smoothing:
         refused = "class weights" if class_weights is not None else "label smoothing"
-        raise SettingError(
-            f"--loss {name} has no {refused}; that is for {' and '.join(CLASSIFICATION_LOSSES)}"
-        )
+        raise SettingError(f"--loss {name} has no {refused}; that is for {' and '.join(ENTROPY_LOSSES)}")
+    if name == "margin":
+        if class_disjoint:
+            raise SettingError(
+                "--loss margin learns a capsule for each class, and held-out classes have none; expected "
+                "cross-entropy or a metric loss"
+            )
+        told = _settings(name, MarginLoss.defaults, settings)
+        return MarginLoss(classes, embedding_dimension, told, task, normalization)
     kind = _metric_losses()[name]
-    unknown = settings.keys() - kind.defaults.keys()
+    return kind(classes, embedding_dimension, _settings(name, kind.defaults, settings))
+
+
+def _settings(name: str, defaults: dict[str, float], given: dict[str, float]) -> dict[str, float]:
+    """All settings of a loss: those given, else its authors'; raises SettingError where one can't be used."""
+    unknown = given.keys() - defaults.keys()
     if unknown:
         raise SettingError(
             f"--loss {name} has no setting {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(f'{key} = {value:g}' for key, value in kind.defaults.items())}"
+            f"{', '.join(f'{key} = {value:g}' for key, value in defaults.items())}"
         )
-    for key, value in settings.items():
+    for key, value in given.items():
         whole = key != "sub_centers" or value == int(value)
         if not (value > 0 or (value == 0 and key not in _POSITIVE)) or not whole:
             kind_of_number = "a whole number" if key == "sub_centers" else "a number"
             least = "above 0" if key in _POSITIVE else "of at least 0"
             raise SettingError(f"--loss {name} has {key}={value:g}; expected {kind_of_number} {least}")
-    return kind(classes, embedding_dimension, kind.defaults | settings)
+    return defaults | given
 
 
 def loss_settings(text: str) -> dict[str, float]:

@@ -30,6 +30,13 @@ class Tally:
         self._loss_sum += loss * len(labels)
         self.images += len(labels)
 
+    def include(self, other: "Tally") -> None:
+        """Count what another one of the same k has counted."""
+        for k, correct in other._correct.items():
+            self._correct[k] += correct
+        self._loss_sum += other._loss_sum
+        self.images += other.images
+
     @property
     def loss(self) -> float:
         """Mean over the images; nan before the first."""

@@ -32,3 +32,7 @@ class Normalization(nn.Module):
     def of_shares(self, images: Tensor) -> Tensor:
         """Float32 [batch, 3, height, width] from 0 to 1 → the same, normalised."""
         return images * (255 * self.scale) + self.offset
+
+    def to_shares(self, inputs: Tensor) -> Tensor:
+        """What `of_shares` was given: float32 [batch, 3, height, width] from 0 to 1."""
+        return (inputs - self.offset) / (255 * self.scale)

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
 from torch import Tensor, nn
 
 from training.data import Batches
+from training.distributed import gathered
 from training.metrics import Tally
 from training.models import Classifier
 from training.scores import mean_average_precision
@@ -60,6 +61,12 @@ class Objective(nn.Module, ABC):
         """The scores on a split, without augmentation; "loss" among them where there is one.
 
         Leaves the network in evaluation mode.
+
+        Args:
+            model: the same in all processes.
+            normalization: goes before it.
+            batches: of the split; where processes share them, they all call this and get the same scores.
+            device: to compute on.
         """
 
 
@@ -129,6 +136,8 @@ class BinaryCrossEntropy(Classification):
             how much each class's term counts.
         label_smoothing: moves positives and negatives this share of the way to one half, or, with one label
             an image, to an even share of all classes.
+        target_threshold: shares of classes above it, of mixed pictures, count in full, others not at all, as
+            there and in timm; None takes them as they are. Smoothing comes after it.
 
     Attributes:
         selects_by: mean average precision where images have several labels, else accuracy.
@@ -136,16 +145,26 @@ class BinaryCrossEntropy(Classification):
 
     class_weights: Tensor | None
 
-    def __init__(self, task: str, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        task: str,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        target_threshold: float | None = None,
+    ) -> None:
         super().__init__()
         self.several = task == "multi_label"
         self.selects_by = "mean_average_precision" if self.several else "accuracy"
         self.register_buffer("class_weights", class_weights)
         self.label_smoothing = label_smoothing
+        self.target_threshold = target_threshold
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of float [batch, classes] logits and int64 [batch] or float [batch, classes] targets."""
-        shares = self._smoothed(one_hot(targets, logits.shape[1]).to(logits.dtype))
+        shares = one_hot(targets, logits.shape[1]).to(logits.dtype)
+        if self.target_threshold is not None:
+            shares = (shares > self.target_threshold).to(logits.dtype)
+        shares = self._smoothed(shares)
         if self.several:
             return F.binary_cross_entropy_with_logits(logits, shares, pos_weight=self.class_weights)
         return F.binary_cross_entropy_with_logits(logits, shares, weight=self.class_weights)
@@ -180,11 +199,15 @@ def accuracies(
 ) -> dict[str, float]:
     """Mean loss, and the shares of images whose label has the highest logit, or is among the five highest."""
     model.eval()
-    tally = Tally()
+    counted: list[Tally] = []
     for pixels, labels in batches:
         pixels, labels = pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         logits = model(normalization(pixels))
-        tally.add(logits, labels, float(criterion(logits, labels)))
+        counted.append(Tally())
+        counted[-1].add(logits, labels, float(criterion(logits, labels)))
+    tally = Tally()
+    for batch in gathered(counted, batches.world_size):
+        tally.include(batch)
     return {"loss": tally.loss, "accuracy": tally.accuracy(), "top5_accuracy": tally.accuracy(5)}
 
 
@@ -197,12 +220,11 @@ def average_precisions(
     Classes without a positive or without a negative image have none. Holds the logits of the whole split.
     """
     model.eval()
-    kept: list[Tensor] = []
-    expected: list[Tensor] = []
+    kept: list[tuple[Tensor, Tensor]] = []
     for pixels, targets in batches:
-        kept.append(model(normalization(pixels.to(device, non_blocking=True))).float().cpu())
-        expected.append(targets.float())
-    logits, truth = torch.cat(kept), torch.cat(expected)
+        logits = model(normalization(pixels.to(device, non_blocking=True))).float().cpu()
+        kept.append((logits, targets.float()))
+    logits, truth = map(torch.cat, zip(*gathered(kept, batches.world_size), strict=True))
     return {
         "loss": float(F.binary_cross_entropy_with_logits(logits, truth)),
         "mean_average_precision": mean_average_precision(logits.numpy(), truth.numpy().astype(np.uint8)),

@@ -96,6 +96,7 @@ class FitOptions:
     cutmix: float = 0.0
     init_weights: Path | None = None
     pretrained: bool = False
+    pretrained_version: str = ""
     skip_broken: bool = False
     checkpoint_every_steps: int | None = None
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -119,7 +120,7 @@ def resolve(
         SettingError: a value can't be used.
     """
     suits = dataset.defaults
-    _check(options)
+    _check(options, design)
     learned = trained_classes(dataset) if options.holdout_classes else len(dataset.classes)
     epochs = _or(options.epochs, suits.epochs)
     batch_size = _or(options.batch_size, suits.batch_size)
@@ -172,6 +173,7 @@ def resolve(
             architecture=design.name,
             init_weights=str(options.init_weights or ""),
             pretrained=options.pretrained,
+            pretrained_version=_pretrained_version(options, design),
             dropout=_or(options.dropout, dropout),
         ),
         preprocessing=preprocessing,
@@ -187,7 +189,9 @@ def resolve(
             label_smoothing=options.label_smoothing,
             optimizer=options.optimizer,
             accumulate=options.accumulate,
-            clip_norm=_or(options.clip_norm, _METRIC_CLIP_NORM if options.loss in METRIC_LOSSES else 0.0),
+            clip_norm=_or(
+                options.clip_norm, _METRIC_CLIP_NORM if options.loss in METRIC_LOSSES else design.clip_norm
+            ),
             ema_decay=options.ema_decay,
             class_weights=options.class_weights,
             patience=options.patience,
@@ -198,9 +202,7 @@ def resolve(
         embedding=run_config.EmbeddingConfig(
             pooling=options.pooling,
             projection=options.projection,
-            loss=_or(
-                options.loss, "binary-cross-entropy" if dataset.task == MULTI_LABEL else "cross-entropy"
-            ),
+            loss=_or(options.loss, _usual_loss(options, design, dataset)),
             loss_settings=options.loss_settings,
         ),
         transfer=run_config.TransferConfig(
@@ -209,6 +211,22 @@ def resolve(
             layer_decay=options.layer_decay,
         ),
     )
+
+
+def _pretrained_version(options: FitOptions, design: Architecture) -> str:
+    if options.pretrained:
+        return design.published_version(options.pretrained_version or None).version
+    if options.pretrained_version:
+        raise SettingError(
+            f"--pretrained-version is {options.pretrained_version!r} without --pretrained; expected that too"
+        )
+    return ""
+
+
+def _usual_loss(options: FitOptions, design: Architecture, dataset: Dataset) -> str:
+    if design.loss and not options.holdout_classes:
+        return design.loss
+    return "binary-cross-entropy" if dataset.task == MULTI_LABEL else "cross-entropy"
 
 
 def _augmentation(options: FitOptions, input_size: int, mirror: bool) -> run_config.AugmentationConfig:
@@ -242,7 +260,12 @@ def _learning_rate(options: FitOptions, suits: float | None, images_a_step: int)
     return usual / (10 if options.init_weights or options.pretrained else 1)
 
 
-def _check(options: FitOptions) -> None:
+def _check(options: FitOptions, design: Architecture) -> None:
+    if options.loss == "margin" and design.loss != "margin":
+        raise SettingError(
+            f"--loss margin is about the lengths of capsules, and {design.name} has none; expected "
+            "--arch capsnet"
+        )
     if options.rand_augment and options.trivial_augment:
         raise SettingError(
             "--rand-augment and --trivial-augment are both given; expected one of them, they draw from the "

@@ -18,7 +18,8 @@ from training.whitening import Whitening
 SCHEMA_VERSION = 1
 # Of a model without classes.
 EMBEDDING_TASK = "embedding"
-TASKS = ("single_label", "multi_label", EMBEDDING_TASK)
+MULTI_LABEL_TASK = "multi_label"
+TASKS = ("single_label", MULTI_LABEL_TASK, EMBEDDING_TASK)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def compare(
     *,
     whitening: Whitening | None = None,
     classes: bool = True,
+    multi_label: bool = False,
 ) -> Agreement:
     """Run both on the same images, the file at each of `BATCH_SIZES`; the worst of each number.
 
@@ -69,17 +70,17 @@ def compare(
         images: uint8 [count, height, width, 3], at least one.
         whitening: of the embeddings; None for none.
         classes: whether the file has logits.
+        multi_label: whether its classes may hold together.
     """
     reference = _pytorch(model, normalization, images, whitening, classes)
-    return reduce(
-        Agreement.worse, (_measured(reference, cpu_outputs(file, images, size)) for size in BATCH_SIZES)
-    )
+    outputs = (cpu_outputs(file, images, size) for size in BATCH_SIZES)
+    return reduce(Agreement.worse, (_measured(reference, each, multi_label) for each in outputs))
 
 
-def _measured(reference: Outputs, outputs: Outputs) -> Agreement:
+def _measured(reference: Outputs, outputs: Outputs, multi_label: bool) -> Agreement:
     (none, expected), (_, embeddings) = (reference[0][:, :0], reference[1]), outputs
     of_embeddings = agreement((none, expected), (none, embeddings))
-    whole = agreement(reference, outputs)
+    whole = agreement(reference, outputs, multi_label=multi_label)
     # numpy's max carries nan along, the built-in one loses it.
     worst = np.maximum(whole.max_relative_error, of_embeddings.max_relative_error)
     return replace(whole, max_relative_error=float(worst))

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from service.errors import InvalidImage
 from service.preprocess import Picture, Preprocessing, preprocess
+from training.content import content_digest
 from training.errors import ExportError, SettingError
 from training.evaluation import EvaluationImages
 from training.parity_images import spread
@@ -54,7 +55,9 @@ def evaluation_crops(
     classes = {label: index for index, label in enumerate(labels)}
     known = [-1 if label is None else classes.get(label, -1) for label in pictures.labels]
     return EvaluationImages(
-        pixels, None if min(known) < 0 else np.repeat(np.array(known, np.int64), per_picture)
+        pixels,
+        None if min(known) < 0 else np.repeat(np.array(known, np.int64), per_picture),
+        f"{per_picture} crop{'s' * (per_picture != 1)} of each of {len(pictures.sources):,} images of {data}",
     )
 
 
@@ -77,16 +80,17 @@ def _crops(
 ) -> Iterator[NDArray[np.uint8]]:
     split = Split(pictures.sources, np.zeros(len(pictures.sources), np.int64))
     for index in chosen:
-        # Each picture has draws of its own, so that one more or less changes nothing of the others.
-        draw = random.Random(f"{purpose} {index}")  # noqa: S311 - which crops, not secrets
-        picture = _picture(split, index)
+        picture, digest = _picture(split, index)
+        # Each picture has draws of its own, wherever it lies and whatever lies beside it.
+        draw = random.Random(f"{purpose} {digest}")  # noqa: S311 - which crops, not secrets
         for _ in range(per_picture):
             yield preprocess(_crop(picture, draw), spec)
 
 
-def _picture(split: Split, index: int) -> Picture:
+def _picture(split: Split, index: int) -> tuple[Picture, str]:
+    """A picture, and the digest of its content."""
     try:
-        return split.picture(index)
+        return split.picture(index), content_digest(split, index).hex()
     except (InvalidImage, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ExportError(

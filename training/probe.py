@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.config import RunConfig, read_config
 from training.data import Dataset, open_dataset
@@ -66,6 +66,7 @@ def probe(options: ProbeOptions, say: Say) -> Summary:
     config = resolve(replace(asked, epochs=1, warmup_epochs=0), design, dataset)
     torch.set_num_threads(config.run.threads)
     model = _network(options, config, len(dataset.classes), say).eval()
+    linear = model.head  # a network without one is told of before its features are computed
     folder = make_run_folder(asked.output, dataset.name, f"{design.name}-probe")
     try:
         with explained(folder):
@@ -79,7 +80,7 @@ def probe(options: ProbeOptions, say: Say) -> Summary:
             train, val = vectors.of(dataset.train, "train", options.views), vectors.of(dataset.val, "val")
             embedded = time.monotonic()
             head = fit_probe(train, val, len(dataset.classes), class_weights=_class_weights(asked, dataset))
-            _put(head, model)
+            _put(head, linear)
             say(_told(head, len(train[0]), embedded - started, time.monotonic() - embedded))
             test = vectors.of(dataset.test, "test")
             seconds = time.monotonic() - started
@@ -168,10 +169,10 @@ def _class_weights(asked: FitOptions, dataset: Dataset) -> Tensor | None:
     return torch.from_numpy(dataset.class_weights()) if asked.class_weights else None
 
 
-def _put(head: Probe, model: Classifier) -> None:
+def _put(head: Probe, linear: nn.Linear) -> None:
     with torch.no_grad():
-        model.head.weight.copy_(head.weight)
-        model.head.bias.copy_(head.bias)
+        linear.weight.copy_(head.weight)
+        linear.bias.copy_(head.bias)
 
 
 def _told(head: Probe, vectors: int, embedding_seconds: float, solving_seconds: float) -> str:

@@ -88,7 +88,7 @@ def export_run(
         elif images is not None:
             evaluation = evaluation_folder(images, spec, labels)
         else:
-            evaluation = evaluation_split(run_test_split(run, config.data), spec)
+            evaluation = evaluation_split(run_test_split(run, config.data), spec, "the run's test split")
     if any(precision.startswith("int8") for precision in precisions):
         if crops is not None and (cropped := calibration or images) is not None:
             calibration_images = calibration_crops(cropped, spec, MAX_CALIBRATION_IMAGES)
@@ -118,6 +118,7 @@ def export_run(
         calibration_images=calibration_images,
         evaluation_images=None if evaluation is None else evaluation.pixels,
         evaluation_labels=evaluation.labels if evaluation is not None and has_classes else None,
+        evaluation_source="" if evaluation is None else evaluation.source,
         task=loaded.task,
         whitening=whitening,
         version=version,

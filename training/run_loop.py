@@ -72,13 +72,14 @@ class RunLoop:
         self._since = time.monotonic()
         with (
             Trackers(names, self._folder, self._config, engine.step) as trackers,
-            Interrupts(heed=world.size == 1) as interrupts,
+            Interrupts(patient=world.size > 1) as interrupts,
             Bar(total, "training", done=self._images_done(), shown=world.first) as bar,
         ):
             while engine.epoch <= told.epochs and not self._tired():
                 self._epoch(trackers, interrupts, bar)
             if engine.epoch <= told.epochs:
-                bar.line(f"stopped: val hasn't become better for {self._stale} epochs")
+                since = f"{self._stale} epoch{'s' * (self._stale != 1)}"
+                bar.line(f"stopped: val hasn't become better for {since}")
         self._train.close()
         self._val.close()
 
@@ -95,12 +96,13 @@ class RunLoop:
             if engine.step % _STEPS_BETWEEN_LOGS == 0:
                 self._log_step(trackers)
             every = self._config.run.checkpoint_every_steps
-            if interrupts.received or (every and engine.step % every == 0):
+            received = self._received(interrupts)
+            if received or (every and engine.step % every == 0):
                 self._save({}, epoch - 1)
-                self._stop_if(interrupts)
+                self._stop_if(received)
         loss, accuracy = engine.check()
         self._tick()
-        scores = engine.world.shared(self._validate)
+        scores = self._validate()
         selects_by = self._objective.selects_by
         score = scores[selects_by]
         # Of epochs that are equally right the last one: its learning rate has fallen furthest. The loss
@@ -141,7 +143,7 @@ class RunLoop:
         engine.next_epoch()
         self._logged = (0.0, 0.0)
         self._save(scores, epoch)
-        self._stop_if(interrupts)
+        self._stop_if(self._received(interrupts))
 
     def _thaw(self) -> None:
         """Let all learn that the loss can teach."""
@@ -152,10 +154,14 @@ class RunLoop:
         self._thawed = True
 
     def _validate(self) -> dict[str, float]:
+        """The same in all processes, each of which has its part of val."""
         engine = self._engine
-        return self._objective.validate(
+        engine.world.align(engine.scored_model)
+        scores = self._objective.validate(
             engine.scored_model, engine.augmentation.normalization, self._val, engine.device
         )
+        # Machines that differ may differ in the last bit, and would part where it decides.
+        return engine.world.shared(lambda: scores)
 
     def _log_step(self, trackers: Trackers) -> None:
         """The mean loss since the last time, and the learning rate."""
@@ -201,13 +207,17 @@ class RunLoop:
         if self._engine.world.first:
             save_checkpoint(self._folder / "checkpoints" / name, checkpoint)
 
-    def _stop_if(self, interrupts: Interrupts) -> None:
-        if interrupts.received:
+    def _received(self, interrupts: Interrupts) -> int:
+        """The signal that any of the processes got, 0 for none."""
+        return self._engine.world.highest(interrupts.received or 0)
+
+    def _stop_if(self, received: int) -> None:
+        if received:
             raise Interrupted(
                 f"stopped after step {self._engine.step}, in epoch {self._engine.epoch} of "
                 f"{self._config.optimization.epochs}; to go on from there: "
                 f"fovea-train fit --resume {self._folder}",
-                interrupts.received,
+                received,
             )
 
     def _tired(self) -> bool:

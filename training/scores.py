@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from training.probabilities import blocks
 
 MAX_CONFUSIONS = 100
+# Of fewer classes accuracy@5 would be 1 whatever a model says.
+MIN_CLASSES_OF_TOP5 = 6
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,11 @@ def build_model(config: RunConfig, say: Say) -> Classifier:
     if config.model.pretrained:
         from training.pretrained import load_pretrained
 
-        load_pretrained(model, config.model.architecture, say=say)
+        load_pretrained(model, config.model.architecture, config.model.pretrained_version or None, say)
     if config.model.init_weights:
         path = config.model.init_weights
         took_head = load_weights(model, read_weights(Path(path)), path, adapt_head=True)
-        head = "" if took_head else f"; the head for {model.head.out_features} classes starts at random"
+        head = "" if took_head else f"; the head for {model.classes} classes starts at random"
         say(f"starting from the weights in {path}{head}")
     model.dropout = config.model.dropout
     return with_embedding(model, config.embedding.pooling, config.embedding.projection or None)
@@ -69,6 +69,7 @@ def build_objective(config: RunConfig, model: Classifier, dataset: Dataset) -> O
         label_smoothing=told.label_smoothing,
         task=dataset.task,
         class_disjoint=bool(config.data.holdout_classes),
+        normalization=Normalization(config.normalization.mean, config.normalization.std),
         **loss_settings(config.embedding.loss_settings),
     )
 
@@ -99,13 +100,16 @@ def train_batches(config: RunConfig, split: Split, world: World | None = None) -
     )
 
 
-def scored_batches(config: RunConfig, split: Split) -> Batches:
-    """A split as the service would see it."""
+def scored_batches(config: RunConfig, split: Split, world: World | None = None) -> Batches:
+    """A split, or this process's part of it, as the service would see it."""
+    world = world or World()
     return Batches(
         split,
         EvalTransform(config.preprocessing),
         config.optimization.batch_size,
         workers=config.run.workers,
+        rank=world.rank,
+        world_size=world.size,
     )
 
 

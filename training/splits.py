@@ -114,6 +114,7 @@ class Dataset:
         task: 'single_label', or 'multi_label' where a picture may have any number of classes.
         names: of the pictures that are 'val', 'test' and 'left_out' (broken, or copies of what is scored on),
             relative to the data; what the run keeps to find its splits again. Empty where a rule is enough.
+        broken: names and faults of what was left out for it.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     task: str = SINGLE_LABEL
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    broken: tuple[tuple[str, str], ...] = ()
 
     def class_weights(self) -> NDArray[np.float32]:
         """What makes up for how often each class is met in training.

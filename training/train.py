@@ -143,16 +143,16 @@ def _run(
     batches = train_batches(config, dataset.train, world)
     steps = steps_an_epoch(batches, config.optimization.accumulate)
     engine = build_engine(config, model, objective, steps, device, world)
-    loop = RunLoop(config, folder, engine, batches, scored_batches(config, dataset.val))
+    loop = RunLoop(config, folder, engine, batches, scored_batches(config, dataset.val, world))
     if saved is not None:
         loop.resume(saved)
         del saved
     loop.run()
+    best = world.shared(lambda: load_checkpoint(folder / "checkpoints" / "best.pt"))
+    model.load_state_dict(best.model)
+    test = _score(config, model, objective, dataset, device, world)
 
     def finish() -> Summary:
-        best = load_checkpoint(folder / "checkpoints" / "best.pt")
-        model.load_state_dict(best.model)
-        test = _score(config, model, objective, dataset, device)
         summary = Summary(
             run=str(folder),
             architecture=config.model.architecture,
@@ -187,10 +187,17 @@ def _learners(config: RunConfig, dataset: Dataset, say: Say) -> tuple[Classifier
 
 
 def _score(
-    config: RunConfig, model: Classifier, objective: Objective, dataset: Dataset, device: torch.device
+    config: RunConfig,
+    model: Classifier,
+    objective: Objective,
+    dataset: Dataset,
+    device: torch.device,
+    world: World,
 ) -> dict[str, float]:
     normalization = Normalization(config.normalization.mean, config.normalization.std).to(device)
-    scores = objective.validate(model, normalization, scored_batches(config, dataset.test), device)
+    batches = scored_batches(config, dataset.test, world)
+    scores = objective.validate(model, normalization, batches, device)
+    batches.close()
     return _measured(scores)
 
 
@@ -253,9 +260,9 @@ def _opening(config: RunConfig, model: nn.Module, dataset: Dataset, folder: Path
         f"{config.model.architecture} ({parameters:,} parameters) on {dataset.name}: "
         f"{len(dataset.classes)} classes, {len(dataset.train):,} train, {len(dataset.val):,} val and "
         f"{len(dataset.test):,} test images\n"
-        f"{told.epochs} epochs in batches of {told.batch_size}{together} at {spec.crop_height} × "
-        f"{spec.crop_width} pixels, learning rate up to {told.learning_rate:.4g} ({told.optimizer}), on "
-        f"{config.run.device}; into {folder}{_frozen(config)}"
+        f"{told.epochs} epoch{'s' * (told.epochs != 1)} in batches of {told.batch_size}{together} at "
+        f"{spec.crop_height} × {spec.crop_width} pixels, learning rate up to {told.learning_rate:.4g} "
+        f"({told.optimizer}), on {config.run.device}; into {folder}{_frozen(config)}"
     )
 
 

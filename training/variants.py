@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,8 @@ def make_variants(
     names: Sequence[str],
     calibration_images: NDArray[np.uint8] | None,
     evaluation: EvaluationImages,
+    *,
+    multi_label: bool = False,
 ) -> list[Variant]:
     """Write each variant beside `folder`/model.onnx, measure it, and remove it again if it fails its gate.
 
@@ -108,6 +111,7 @@ def make_variants(
         names: as `check_precisions` gave them.
         calibration_images: uint8 [count, height, width, 3], for int8; those of `evaluation` are left out.
         evaluation: to measure on; shifted views are added, up to what the strictest gate needs.
+        multi_label: whether the network's classes may hold together.
 
     Raises:
         ExportError: a variant can't be made, or there is nothing left to calibrate on.
@@ -126,7 +130,7 @@ def make_variants(
         for careful in (False, True) if kind.precision == "int8" else (False,):
             if kind.file != FP32_FILE:
                 _write(kind, source, folder / kind.file, calibration_images, careful=careful)
-            measured = _measure(kind, folder / kind.file, evaluation, reference)
+            measured = _measure(kind, folder / kind.file, evaluation, reference, multi_label=multi_label)
             failures = tuple(GATES[kind.precision].failures(measured))
             if not failures:
                 break
@@ -136,17 +140,20 @@ def make_variants(
     return variants
 
 
-def _measure(kind: Kind, file: Path, evaluation: EvaluationImages, reference: Outputs) -> Agreement:
+def _measure(
+    kind: Kind, file: Path, evaluation: EvaluationImages, reference: Outputs, *, multi_label: bool
+) -> Agreement:
     images = evaluation.pixels
+    measure = partial(agreement, reference, labels=evaluation.labels, multi_label=multi_label)
     if kind.precision == "bf16":
         outputs = openvino_outputs(file, images, _BATCH_SIZE, "bf16")
     else:
         outputs = cpu_outputs(file, images, _BATCH_SIZE)
-    measured = agreement(reference, outputs, evaluation.labels)
+    measured = measure(outputs)
     if kind.precision == "int8" and kind.provider == "cpu":
         on_openvino = int8_outputs(file, images, _BATCH_SIZE)
         if on_openvino is not None:
-            measured = measured.worse(agreement(reference, on_openvino, evaluation.labels))
+            measured = measured.worse(measure(on_openvino))
     return measured
 
 

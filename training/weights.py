@@ -103,11 +103,11 @@ def load_weights(
     given = _fitted_names(model, weights, expected)
     _check_kinds(given, expected, source)
     rows = _rows(given, model.head_name)
-    head_fits = rows == model.head.out_features
+    head_fits = rows == model.classes
     if adapt_head:
         for head in (model.head_name, *model.auxiliary_head_names):
             if _rows(given, head) != _rows(expected, head):
-                given |= {name: expected[name] for name in (f"{head}.weight", f"{head}.bias")}
+                given |= {name: value for name, value in expected.items() if name.startswith(f"{head}.")}
     for head in model.auxiliary_head_names:
         auxiliary = head.partition(".")[0] + "."
         if not any(name.startswith(auxiliary) for name in weights):
@@ -124,7 +124,7 @@ def load_weights(
     if missing or unexpected or shapes:
         lines = [f"{source}: these weights belong to another network than {type(model).__name__}"]
         if rows is not None and not head_fits and not adapt_head:
-            lines.append(f"  the head has {rows} classes; expected {model.head.out_features}, one a label")
+            lines.append(f"  the head has {rows} classes; expected {model.classes}, one a label")
         lines += [
             f"  {kind} ({len(names)}): {_listed(names)}"
             for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))

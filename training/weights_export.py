@@ -16,6 +16,7 @@ from training.package import Provenance
 from training.parity_images import folder_images
 from training.photo_crops import calibration_crops, evaluation_crops
 from training.pretrained import IMAGENET_CLASSES, imagenet_labels, load_pretrained
+from training.report.weights_card import weights_card
 from training.weights import load_weights, read_weights
 from training.whitening_fit import whiten, whitening_images
 
@@ -172,9 +173,11 @@ def publish_network(
         calibration_images=calibration_images,
         evaluation_images=None if evaluation is None else evaluation.pixels,
         evaluation_labels=None if evaluation is None else evaluation.labels,
+        evaluation_source="" if evaluation is None else evaluation.source,
         version=version,
         provenance=provenance,
         whitening=whitening,
+        card=lambda manifest: weights_card(manifest, preprocessing),
     )
 
 

@@ -53,9 +53,9 @@ def whiten(
     chosen = spread(len(split), MAX_IMAGES)
     some = split.subset(chosen)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = Batches(
-        some, EvalTransform(preprocessing), min(_BATCH_SIZE, len(some)), workers=default_workers(some)
-    )
+    # A single batch isn't worth processes, which a busy machine may be slow to start and to end.
+    workers = default_workers(some) if len(some) > _BATCH_SIZE else 0
+    batches = Batches(some, EvalTransform(preprocessing), min(_BATCH_SIZE, len(some)), workers=workers)
     try:
         with Bar(len(some), "whitening", shown=shown) as bar:
             features, _ = embed(

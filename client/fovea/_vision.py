@@ -8,7 +8,7 @@ from fovea._batches import Limits
 from fovea._checks import at_least_one
 from fovea._operations import ImageOperation
 from fovea.errors import FoveaError, from_status
-from fovea.types import Classification, ClassScore, Embedding, Model, Priority
+from fovea.types import Classification, ClassScore, Embedding, LoadingModel, Model, Preprocessing, Priority
 from fovea.v1 import classification_pb2, embedding_pb2, image_pb2, models_pb2, priority_pb2
 
 _TASKS = {
@@ -130,4 +130,17 @@ def read_model(model: models_pb2.Model) -> Model:
         precision=model.precision,
         fingerprint=model.fingerprint,
         max_batch_size=model.max_batch_size,
+        preprocessing=_preprocessing(model),
     )
+
+
+def _preprocessing(model: models_pb2.Model) -> Preprocessing | None:
+    if not model.HasField("preprocessing"):
+        return None
+    said = model.preprocessing
+    return Preprocessing(said.resize_short_side, said.interpolation, said.jpeg_scaled_decode)
+
+
+def read_loading(reply: models_pb2.ListModelsResponse) -> list[LoadingModel]:
+    """The typed values; none of a server that doesn't say."""
+    return [LoadingModel(model.name, model.version, model.is_default) for model in reply.loading]

@@ -17,13 +17,14 @@ from fovea._channel import channel_options, default_target, open_aio_channel
 from fovea._checks import at_least_one
 from fovea._images import several
 from fovea._timeout import Deadline
-from fovea._vision import Classify, Embed, read_model
+from fovea._vision import Classify, Embed, read_loading, read_model
 from fovea.client import DEFAULT_MAX_IMAGES, DEFAULT_MAX_MESSAGE_BYTES
 from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
     Classification,
     Embedding,
     ImageSource,
+    LoadingModel,
     Model,
     Priority,
 )
@@ -180,6 +181,11 @@ class AsyncClient(AsyncCollectionCalls, AsyncItemCalls):
         """The models that the server has."""
         reply = await self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
         return [read_model(model) for model in reply.models]
+
+    async def loading(self, *, timeout: float | None = None) -> list[LoadingModel]:
+        """The models that the server is still loading."""
+        reply = await self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
+        return read_loading(reply)
 
     async def model(
         self, name: str | None = None, *, version: str | None = None, timeout: float | None = None

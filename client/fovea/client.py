@@ -16,12 +16,13 @@ from fovea._collection_calls import CollectionCalls
 from fovea._images import several
 from fovea._item_calls import ItemCalls
 from fovea._timeout import Deadline
-from fovea._vision import Classify, Embed, read_model
+from fovea._vision import Classify, Embed, read_loading, read_model
 from fovea.errors import DeadlineExceeded, FoveaError, NotFound, Unavailable
 from fovea.types import (
     Classification,
     Embedding,
     ImageSource,
+    LoadingModel,
     Model,
     Priority,
 )
@@ -229,6 +230,11 @@ class Client(CollectionCalls, ItemCalls):
         """The models that the server has."""
         reply = self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
         return [read_model(model) for model in reply.models]
+
+    def loading(self, *, timeout: float | None = None) -> list[LoadingModel]:
+        """The models that the server is still loading; those are not among `models`."""
+        reply = self._caller.call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout)
+        return read_loading(reply)
 
     def model(
         self, name: str | None = None, *, version: str | None = None, timeout: float | None = None

@@ -83,6 +83,21 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """What a server does to a picture before the graph, whose input is then cut from the centre.
+
+    Attributes:
+        resize_short_side: the shorter side is brought to so many pixels, the aspect ratio kept.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos", antialiased as Pillow does it.
+        jpeg_scaled_decode: whether large JPEGs are decoded at a half, a quarter or an eighth of their size.
+    """
+
+    resize_short_side: int
+    interpolation: str
+    jpeg_scaled_decode: bool
+
+
+@dataclass(frozen=True)
 class Model:
     """A model that the server has.
 
@@ -100,6 +115,7 @@ class Model:
         precision: fp32, fp16, bf16 or int8.
         fingerprint: names the model package and its precision.
         max_batch_size: the most images that run at once.
+        preprocessing: of pictures, before the graph; None where an older server does not say.
     """
 
     name: str
@@ -115,6 +131,22 @@ class Model:
     precision: str
     fingerprint: str
     max_batch_size: int
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True)
+class LoadingModel:
+    """A model that the server is still loading.
+
+    Attributes:
+        name: as requests name it.
+        version: the one that will be there.
+        is_default: as of `Model`.
+    """
+
+    name: str
+    version: str
+    is_default: bool
 
 
 @dataclass(frozen=True)

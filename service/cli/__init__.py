@@ -10,6 +10,7 @@ import click
 
 from service.cli import index, query
 from service.cli.bench.command import bench
+from service.cli.classify import classify
 from service.cli.import_model.command import import_model_command
 from service.cli.serve import serve
 
@@ -20,5 +21,5 @@ def main() -> None:
     """Fovea: classify images, embed them, and find similar ones, over gRPC."""
 
 
-for command in (serve, *query.COMMANDS, *index.COMMANDS, import_model_command, bench):
+for command in (serve, classify, *query.COMMANDS, *index.COMMANDS, import_model_command, bench):
     main.add_command(command)

@@ -25,7 +25,8 @@ def _not_nan(_: click.Context, __: click.Parameter, seconds: float) -> float:
 
 def server_options(function: F) -> F:
     """--address and --timeout-s."""
-    return _server_options(function, 30.0, "How long each request may take.")
+    text = "How long each request may take, and how long a model that is still loading is waited for."
+    return _server_options(function, 30.0, text)
 
 
 def patient_server_options(function: F) -> F:

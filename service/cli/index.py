@@ -1,5 +1,6 @@
 """`fovea index`: fill, list and drop collections of images."""
 
+import sys
 from dataclasses import asdict
 
 import click
@@ -46,9 +47,21 @@ def drop(collection: str, yes: bool, address: str, timeout_s: float) -> None:
     with connected(address, timeout_s) as client:
         stored = client.count(collection)
         if not yes:
-            click.confirm(f"drop collection {collection!r} with {count_of_images(stored)}?", abort=True)
+            _confirm(f"drop collection {collection!r} with {count_of_images(stored)}?")
         client.drop_collection(collection)
     click.echo(f"dropped collection {collection!r} with {count_of_images(stored)}")
+
+
+def _confirm(question: str) -> None:
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:  # Ctrl-C, or the end of what stands in for a keyboard
+        if sys.stdin.isatty():
+            raise
+        click.echo()
+        raise click.ClickException("nobody answered; --yes drops it without asking") from None
+    if not agreed:
+        raise click.Abort
 
 
 for command in (add, export, import_, evaluate_command, *upkeep.COMMANDS):

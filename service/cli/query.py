@@ -1,19 +1,17 @@
-"""The commands that ask a server: classify, embed, models, search."""
+"""The commands that ask a server: embed, models, search; `classify.py` has the other one."""
 
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from fovea import (
-    Classification,
     Embedding,
-    FailedPrecondition,
     Filter,
     FoveaError,
     GroupBy,
+    Model,
     Neighbor,
     NotFound,
     QueryExpansion,
@@ -25,59 +23,12 @@ from service.cli.connection import (
     exit_status,
     json_option,
     model_options,
-    report,
     server_options,
 )
 from service.cli.filter_expression import filter_option
+from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import print_json, print_table
-
-
-def _files_only(_: click.Context, __: click.Parameter, value: Any) -> Any:
-    for photo in value if isinstance(value, tuple) else (value,):
-        if photo is not None and Path(photo).is_dir():
-            raise click.BadParameter(
-                f"{photo} is a folder; give its files, for instance {Path(photo) / '*.jpg'}, "
-                f"or index all of them with `fovea index add {photo}`"
-            )
-    return value
-
-
-photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", callback=_files_only)
-
-
-@click.command()
-@photos_argument
-@model_options
-@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes per photo.")
-@json_option
-@server_options
-def classify(
-    photos: tuple[str, ...],
-    model: str | None,
-    version: str | None,
-    top_k: int,
-    as_json: bool,
-    address: str,
-    timeout_s: float,
-) -> None:
-    """Name what is on photos, best class first.
-
-    A photo that can't be used is reported, the others are answered, and the exit status is 1.
-    """
-    failed = 0
-    with connected(address, timeout_s) as client:
-        results = client.classify_stream(photos, model=model, version=version, top_k=top_k)
-        for photo, result in zip(photos, results, strict=True):
-            if isinstance(result, FoveaError):
-                failed += 1
-                _print_failure(photo, result, as_json)
-            elif as_json:
-                print_json({"photo": photo, **_classification(result)})
-            else:
-                click.secho(photo, bold=True)
-                for score in result.classes:
-                    click.echo(f"  {score.probability:6.1%}  {score.label}")
-    exit_status(failed)
+from service.cli.photos import files_only, photos_argument, print_failure
 
 
 @click.command()
@@ -109,11 +60,12 @@ def embed(
     failed = 0
     found: list[tuple[str, Embedding]] = []
     with connected(address, timeout_s) as client:
+        wait_for_model(client, model, timeout_s)
         results = client.embed_stream(photos, model=model, version=version)
         for photo, result in zip(photos, results, strict=True):
             if isinstance(result, FoveaError):
                 failed += 1
-                _print_failure(photo, result, as_json)
+                print_failure(photo, result, as_json)
             elif as_json:
                 print_json({"photo": photo, **asdict(result), "vector": result.vector.tolist()})
             else:
@@ -132,13 +84,25 @@ def embed(
 @json_option
 @server_options
 def models(as_json: bool, address: str, timeout_s: float) -> None:
-    """List the models that the server has."""
+    """List the server's models, loaded or still loading."""
     with connected(address, timeout_s) as client:
+        awaited = client.loading()  # first: what is ready meanwhile is then in both lists, not in none
         found = client.models()
+    there = {model.name for model in found}
+    loading = [each for each in awaited if each.name not in there]
     if as_json:
         for model in found:
-            print_json(asdict(model))
+            print_json(asdict(model) | {"state": "ready"})
+        for each in loading:
+            print_json(asdict(each) | {"state": "loading"})
         return
+    if found:
+        _print_models(found)
+    for each in loading:
+        click.echo(f"loading: {each.name} (version {each.version})")
+
+
+def _print_models(found: list[Model]) -> None:
     header = ("MODEL", "VERSION", "DEFAULT", "ARCHITECTURE", "INPUT", "CLASSES", "EMBEDDING", "RUNS ON")
     print_table(
         header,
@@ -185,7 +149,7 @@ def _expansion(_: click.Context, __: click.Parameter, given: str | None) -> Quer
 
 
 @click.command()
-@click.argument("photo", required=False, callback=_files_only)
+@click.argument("photo", required=False, callback=files_only)
 @click.option("--id", "item_id", metavar="ID", help="Look for what is like this stored image instead.")
 @collection_option
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="How many to find.")
@@ -236,6 +200,8 @@ def search(
         raise click.UsageError("give either a photo or --id")
     with connected(address, timeout_s) as client:
         try:
+            if photo is not None:
+                wait_for_collection(client, collection, timeout_s)
             neighbors = client.search(
                 collection,
                 image=photo,
@@ -273,22 +239,6 @@ def _print_neighbors(neighbors: list[Neighbor]) -> None:
         print_table(("SCORE", "IMAGE"), [(score, image) for score, _, image in rows])
 
 
-def _classification(result: Classification) -> dict[str, Any]:
-    fields = asdict(result)
-    del fields["logits"]
-    return fields
-
-
-def _print_failure(photo: str, error: FoveaError, as_json: bool) -> None:
-    # The model isn't there, or has no classes: so it is for every other photo.
-    if isinstance(error, NotFound | FailedPrecondition):
-        raise error
-    if as_json:
-        print_json({"photo": photo, "error": {"code": error.code, "message": error.message}})
-    else:
-        report(photo, error)
-
-
 def _write(path: Path, found: list[tuple[str, Embedding]]) -> None:
     first = found[0][1]
     partial = path.with_name(f".{path.name}.partial")
@@ -309,4 +259,4 @@ def _write(path: Path, found: list[tuple[str, Embedding]]) -> None:
         partial.unlink(missing_ok=True)
 
 
-COMMANDS: tuple[click.Command, ...] = (classify, embed, models, search)
+COMMANDS: tuple[click.Command, ...] = (embed, models, search)

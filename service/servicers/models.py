@@ -26,8 +26,18 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> pb.ListModelsResponse:
-        """Those that are loaded."""
-        return pb.ListModelsResponse(models=[self._describe(model) for model in self._repository.models])
+        """Those that are loaded, and those that will be."""
+        return pb.ListModelsResponse(
+            models=[self._describe(model) for model in self._repository.models],
+            loading=[
+                pb.LoadingModel(
+                    name=wanted.name,
+                    version=wanted.version,
+                    is_default=wanted.name == self._repository.default_name,
+                )
+                for wanted in self._repository.loading
+            ],
+        )
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -53,4 +63,9 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             precision=model.precision,
             fingerprint=model.fingerprint,
             max_batch_size=model.max_batch_size,
+            preprocessing=pb.Preprocessing(
+                resize_short_side=manifest.resize_short_side,
+                interpolation=manifest.interpolation,
+                jpeg_scaled_decode=manifest.jpeg_scaled_decode,
+            ),
         )

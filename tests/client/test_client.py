@@ -8,6 +8,8 @@ import fovea
 import numpy as np
 import pytest
 from fovea import Client
+from fovea._vision import read_model
+from fovea.v1 import models_pb2
 
 from tests.client.pictures import BROKEN, expected_embedding, file_bytes, of_class, pixels
 from tests.packages import LABELS, colors_logits
@@ -146,9 +148,14 @@ def test_models_are_described(client: Client) -> None:
     assert colors.labels == LABELS
     assert (colors.input_height, colors.input_width, colors.embedding_dimension) == (8, 8, 24)
     assert (colors.task, colors.precision) == ("single_label", "fp32")
+    assert colors.preprocessing == fovea.Preprocessing(8, "bilinear", False)
     assert client.model() == colors
     with pytest.raises(fovea.NotFound, match="colors"):
         client.model("missing")
+
+
+def test_of_an_older_server_the_preprocessing_is_not_known() -> None:
+    assert read_model(models_pb2.Model(name="colors")).preprocessing is None
 
 
 def test_ready_asks_the_standard_health_service(client: Client) -> None:

@@ -30,6 +30,11 @@ GOOD = Agreement(200, 1.0, 0.0, 1.0)
         # A model without classes has its embeddings only.
         ("int8", Agreement(200, None, 0.1, 0.98), ""),
         ("int8", Agreement(200, None, 0.1, 0.979), "embedding_cosine 0.979 is below 0.98"),
+        # Of several labels an image the decisions count, not which is the surest.
+        ("int8", replace(GOOD, top1_agreement=0.5, decision_agreement=0.98), ""),
+        ("int8", replace(GOOD, decision_agreement=0.979), "decision_agreement 0.979 is below 0.98"),
+        ("fp16", replace(GOOD, decision_agreement=0.9989), "decision_agreement 0.9989 is below 0.999"),
+        ("fp32", replace(GOOD, decision_agreement=0.5), ""),
     ],
 )
 def test_the_gates(precision: str, agreement: Agreement, words: str) -> None:

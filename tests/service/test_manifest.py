@@ -147,6 +147,15 @@ def test_variants_are_found_by_precision(tmp_path: Path) -> None:
         manifest.variant("fp16")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_only_variant_may_be_of_any_precision(precision: str, tmp_path: Path) -> None:
+    """As of a model that was imported so."""
+    document = changed("variants.0.precision", precision)
+    document["variants"] = document["variants"][:1]
+    assert schema_accepts(document)
+    assert read_manifest(write(tmp_path, document)).variants[0].precision == precision
+
+
 def test_fingerprints_tell_packages_and_precisions_apart(tmp_path: Path) -> None:
     one = read_manifest(write(tmp_path / "a", GOOD))
     other = read_manifest(write(tmp_path / "b", changed("temperature", 1.25)))
@@ -171,6 +180,27 @@ def test_a_model_without_classes_is_read(tmp_path: Path) -> None:
     assert (manifest.task, manifest.logits_name, manifest.labels) == ("embedding", None, ())
     assert (manifest.embedding_name, manifest.embedding_dimension) == ("embedding", 64)
     assert manifest.variants[1].agreement == Agreement(64, None, 0.04, 0.99)
+
+
+def test_decisions_of_several_labels_are_read(tmp_path: Path) -> None:
+    document = changed("variants.1.agreement.decision_agreement", 0.975) | {"task": "multi_label"}
+    assert schema_accepts(document)
+    agreement = read_manifest(write(tmp_path, document)).variants[1].agreement
+    assert agreement is not None
+    assert agreement.decision_agreement == 0.975
+    assert "decision_agreement 0.975 is below 0.98" in agreement.shortfall("int8")
+    # A package of before they were recorded is judged by its top-1.
+    older = read_manifest(write(tmp_path / "older", GOOD | {"task": "multi_label"})).variants[1].agreement
+    assert older is not None
+    assert (older.decision_agreement, older.shortfall("int8")) == (None, "")
+
+
+def test_a_model_without_classes_decides_nothing(tmp_path: Path) -> None:
+    document = without_classes()
+    document["variants"][1]["agreement"]["decision_agreement"] = 1.0
+    assert not schema_accepts(document)
+    with pytest.raises(ManifestError, match=r"decision_agreement is 1\.0; expected none"):
+        read_manifest(write(tmp_path, document))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +299,8 @@ BROKEN: list[tuple[str, Any]] = [
     ("variants.1.agreement.top1_agreement", 1.5),
     ("variants.1.agreement.top1_agreement", "1"),
     ("variants.1.agreement.top1_agreement", True),
+    ("variants.1.agreement.decision_agreement", 1.5),
+    ("variants.1.agreement.decision_agreement", None),
     ("variants.1.agreement.max_relative_error", -0.1),
     ("variants.1.agreement.embedding_cosine", -2),
     ("variants.1.agreement.embedding_cosine", MISSING),

@@ -145,6 +145,26 @@ def test_ctrl_c_skips_the_lame_duck(repository: Path, tmp_path: Path) -> None:
     assert draining["lame_duck_s"] == 0
 
 
+def test_nobody_is_waited_for_who_never_asked_and_its_ports_are_free_at_once(
+    repository: Path, tmp_path: Path
+) -> None:
+    options = ["--lame-duck-s", "600"]
+    for _ in range(2):
+        with (
+            ServerProcess(repository, tmp_path / "index", *options) as server,
+            channel(server.address) as open_channel,
+        ):
+            assert health(open_channel, LIVENESS) == SERVING  # says nothing of where calls may go
+            classification_pb2_grpc.ClassificationServiceStub(open_channel).Classify(gray(), timeout=10)
+            assert server.metrics()["process_resident_memory_bytes"] > 0
+            assert server.stop() == 0
+        draining = next(line for line in server.logs if line["event"] == "draining")
+        assert draining["lame_duck_s"] == 0
+        # The same once more, on the ports that have just been left with connections open.
+        port, metrics_port = (url.rpartition(":")[2] for url in (server.address, server.metrics_url))
+        options += ["--port", port, "--metrics-port", metrics_port.partition("/")[0]]
+
+
 def test_a_second_signal_ends_it_at_once(repository: Path, tmp_path: Path) -> None:
     with (
         ServerProcess(
@@ -152,6 +172,7 @@ def test_a_second_signal_ends_it_at_once(repository: Path, tmp_path: Path) -> No
         ) as server,
         channel(server.address) as open_channel,
     ):
+        assert health(open_channel, READY) == SERVING  # who asks is waited for
         release = threading.Event()
 
         def endless() -> Iterator[classification_pb2.ClassifyStreamRequest]:
@@ -323,6 +344,8 @@ def test_models_describe_themselves(server: ServerProcess) -> None:
     assert (model.input_height, model.input_width, model.embedding_dimension) == (8, 8, 24)
     assert list(model.labels) == ["red", "green", "blue"]
     assert model.task == models_pb2.TASK_SINGLE_LABEL
+    assert (model.preprocessing.resize_short_side, model.preprocessing.interpolation) == (8, "bilinear")
+    assert not model.preprocessing.jpeg_scaled_decode
     assert model.execution_provider == "CPUExecutionProvider"
     assert re.fullmatch("[0-9a-f]{64}:fp32", model.fingerprint)
 
@@ -342,6 +365,7 @@ def test_a_port_that_is_taken_stops_the_start(repository: Path, tmp_path: Path, 
     )
     words = start_and_fail(*common, "--metrics-port", str(taken_port))
     assert f"metrics_port is {taken_port}, which can't be listened on" in words
+    assert "is another server there, or one that is still finishing its calls?" in words
 
 
 def test_a_second_server_on_the_port_is_refused(repository: Path, tmp_path: Path) -> None:

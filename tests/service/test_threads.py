@@ -67,4 +67,13 @@ def test_the_log_has_every_number_and_warns_of_too_many() -> None:
         "total": 4,
     }
     assert (much["log_level"], much["total"]) == ("warning", 33)
-    assert "lower instances" in much["advice"]
+    assert much["advice"] == "more than 2 threads per core: lower instances (8), intra_op_threads (4)"
+
+
+def test_many_models_of_one_thread_each_are_no_fault_of_the_settings() -> None:
+    with capture_logs() as logs:
+        share_threads(Config(), list("abcdef"), on_cpu, 2).log()
+    (many,) = logs
+    assert (many["log_level"], many["total"]) == ("info", 7)
+    assert "every model has one thread already" in many["advice"]
+    assert "lower" not in many["advice"]

@@ -80,12 +80,23 @@ def test_what_is_asked_for_is_served_with_a_warning(plain: Manifest) -> None:
     assert (choice.variant.provider, choice.warning) == ("cuda", "")
 
 
+@pytest.mark.parametrize(("provider", "words"), [("cpu", "slower than fp32"), ("openvino", "")])
+def test_a_processor_runs_fp16_only_when_it_is_asked_for(plain: Manifest, provider: str, words: str) -> None:
+    manifest = package(plain, ("fp16", "cuda"))
+    (choice,) = choices(manifest, provider, "fp16", frozenset())
+    assert (choice.variant.precision, choice.variant.provider, choice.refused) == ("fp16", "cuda", "")
+    assert words in choice.warning
+    assert bool(choice.warning) == bool(words)
+    automatic = choices(manifest, provider, "auto", frozenset())
+    assert [choice.variant.precision for choice in automatic] == ["fp32"]
+
+
 @pytest.mark.parametrize(
     ("provider", "precision", "words"),
     [
-        ("cpu", "bf16", "expected one that cpu runs: int8, fp32"),
-        ("cpu", "fp16", "expected one that cpu runs: int8, fp32"),
-        ("openvino", "fp16", "expected one that openvino runs: int8, bf16, fp32"),
+        ("cpu", "bf16", "expected one that cpu runs: int8, fp32, fp16"),
+        ("cpu", "fp16", "it has fp32 for any; `fovea-train export --precision fp16` makes one"),
+        ("cuda", "bf16", "expected one that cuda runs: fp16, fp32, int8"),
         ("openvino", "bf16", "fovea-train export --precision bf16"),
         ("cpu", "int8", "it has fp32 for any; `fovea-train export --precision int8` makes one"),
         ("cuda", "int8", "--precision int8-gpu"),
@@ -108,3 +119,19 @@ def test_x86s_int8_is_not_the_gpus(plain: Manifest) -> None:
     words = "no such variant for tensorrt; it has fp32 for any, int8 for cpu"
     with pytest.raises(ProviderUnavailable, match=words):
         list(choices(package(plain, ("int8", "cpu")), "tensorrt", "int8", FULL))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("provider", ["tensorrt", "cuda", "openvino", "cpu"])
+def test_a_model_imported_in_another_precision_runs_everywhere(
+    plain: Manifest, provider: str, precision: str
+) -> None:
+    made = Variant("v.onnx", "0" * 64, precision, "any", BAD)  # agreement with itself is no gate
+    values: dict[str, Any] = {**vars(plain), "variants": (made,)}
+    manifest = Manifest(**values)
+    for asked in ("auto", precision):
+        assert [
+            (choice.variant, choice.refused, choice.warning) for choice in choices(manifest, provider, asked)
+        ] == [(made, "", "")]
+    with pytest.raises(ProviderUnavailable, match=f"was imported in {precision}, which is all that it has"):
+        list(choices(manifest, provider, "fp32"))

@@ -45,8 +45,62 @@ def test_the_numbers_between_two_sets_of_outputs() -> None:
     assert measured.embedding_cosine == pytest.approx(0.9)
     labelled = agreement(reference, other, np.array([0, 0]))
     assert (labelled.top1_accuracy, labelled.reference_top1_accuracy) == (0.5, 1.0)
-    assert labelled.recorded().keys() == Agreement.__dataclass_fields__.keys()
+    assert labelled.recorded().keys() == Agreement.__dataclass_fields__.keys() - {"decision_agreement"}
     assert "top1_accuracy" not in agreement(reference, other).recorded()
+
+
+def test_of_several_labels_the_decisions_count() -> None:
+    vectors: list[list[float]] = [[1, 0], [1, 0], [1, 0], [1, 0]]
+    reference = outputs([[4, 3, -1], [5, -2, -3], [-1, 0, -2], [-1, -2, -3]], vectors)
+    other = outputs([[3, 4, -1], [5, -2, 1], [-1, -0.1, -2], [-3, -2, -1]], vectors)
+    # Given by one: 2, 1, 1 (0 is 0.5) and 0 labels; by the other 2, 2, 0 and 0; by both 2, 1, 0 and 0.
+    measured = agreement(reference, other, multi_label=True)
+    assert measured.decision_agreement == pytest.approx(2 * 3 / (4 + 4))
+    assert measured.top1_agreement == 0.5
+    assert measured.recorded()["decision_agreement"] == measured.decision_agreement
+    assert str(measured).startswith("same labels 75.00%, embedding cosine")
+    assert agreement(reference, other).decision_agreement is None
+    assert agreement(reference, reference, multi_label=True).decision_agreement == 1
+    silent = outputs([[-1, -2, -3]] * 4, vectors)
+    assert agreement(silent, silent, multi_label=True).decision_agreement == 1
+    # Where no label is given at all, what would be the first one must be the same.
+    muddled = outputs([[-1, -2, -3], [-2, -1, -3], [-3, -2, -1], [-3, -2, -1]], vectors)
+    assert agreement(silent, muddled, multi_label=True).decision_agreement == 0.25
+    assert agreement(reference, silent, multi_label=True).decision_agreement == 0
+    assert measured.worse(agreement(reference, silent, multi_label=True)).decision_agreement == 0
+
+
+def test_of_one_label_an_image_both_shares_are_the_same() -> None:
+    draw = np.random.default_rng(0)
+    right, said = draw.integers(0, 40, 500), draw.integers(0, 40, 500)
+    said[:450] = right[:450]
+    vectors = np.ones((500, 1), np.float32)
+    one, other = (
+        np.where(np.arange(40) == labels[:, None], 3, -3).astype(np.float32) for labels in (right, said)
+    )
+    measured = agreement((one, vectors), (other, vectors), multi_label=True)
+    assert measured.decision_agreement == pytest.approx(measured.top1_agreement)
+
+
+def test_the_gate_of_several_labels_is_about_decisions_alone() -> None:
+    gate = GATES["int8"]
+    # Which of two certain labels is surer may change; what is given may not.
+    assert not gate.failures(Agreement(1000, 0.5, 0.1, 1, decision_agreement=0.98))
+    assert gate.failures(Agreement(1000, 1.0, 0.1, 1, decision_agreement=0.9799)) == [
+        "same labels 97.99%, expected 98.0%"
+    ]
+    assert gate.failures(Agreement(1000, 1.0, 0.1, 1, decision_agreement=math.nan))
+
+
+@pytest.mark.parametrize("precision", GATES)
+def test_both_judge_decisions_alike(precision: str) -> None:
+    judged = set()
+    for top1, decisions in product((0.5, 1.0), (0.5, 0.979, 0.98, 0.9899, 0.99, 0.9989, 0.999, 1.0)):
+        failures = GATES[precision].failures(Agreement(1000, top1, 0.01, 1.0, decision_agreement=decisions))
+        shortfall = served.Agreement(1000, top1, 0.01, 1.0, decision_agreement=decisions).shortfall(precision)
+        assert bool(failures) == bool(shortfall) == (decisions < GATES[precision].top1_agreement)
+        judged.add(bool(failures))
+    assert judged == {True, False}
 
 
 def test_of_two_measurements_the_worse_of_each_number_counts() -> None:

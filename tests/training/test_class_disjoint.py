@@ -107,14 +107,18 @@ def test_a_folder_is_divided_by_its_files_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("holdout", "message"),
     [
-        (0, "is 0; of 5 classes expected from 1 to 3"),
-        (4, "is 4; of 5 classes expected from 1 to 3"),
+        (0, "is 0 of 5 classes; expected at least 2, for among images of one class every answer is right"),
+        (1, "is 1 of 5 classes; expected at least 2, for .*, and at least 2 left to train on"),
+        (4, "is 4 of 5 classes; expected .*, and at least 2 left to train on"),
         (["a", "zebra"], "names 'zebra'; the classes are a, b, c, d, e"),
         ([], "names 0 of 5 classes"),
-        (["a", "b", "c", "d"], "names 4 of 5 classes; expected from 1 to 3"),
+        (["a"], "names 1 of 5 classes; expected at least 2"),
+        (["a", "b", "c", "d"], "names 4 of 5 classes; expected .*, and at least 2 left to train on"),
     ],
 )
-def test_what_leaves_nothing_to_learn_is_refused(holdout: int | list[str], message: str) -> None:
+def test_what_leaves_nothing_to_learn_or_to_tell_apart_is_refused(
+    holdout: int | list[str], message: str
+) -> None:
     with pytest.raises(SettingError, match=message):
         hold_out(in_memory(), holdout)
 

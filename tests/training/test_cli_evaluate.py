@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.servers import ServerProcess
-from tests.training.noisy import NAMES, Noisy
+from tests.training.noisy import NAMES, Noisy, write_noisy_folders
 from training import cli_evaluate
 from training.cli import main
 from training.evaluate import data, package
@@ -62,6 +62,51 @@ def test_the_data_that_a_run_learned_from_mean_its_own_test_images(noisy: Noisy)
     assert warned in everything
     assert warned not in command(noisy.package, "--data", noisy.run).output
     assert "27 images" in command(noisy.package, "--data", noisy.data, "--split", "val").output
+
+
+def test_ten_crops_give_the_same_everywhere_and_are_said(
+    noisy: Noisy, noisy_server: ServerProcess, tmp_path: Path
+) -> None:
+    numbers = tmp_path / "numbers.json"
+    said = [
+        command(
+            noisy.run, "--device", "cpu", "--ten-crop", "--output", numbers, "--report", tmp_path / "page"
+        ),
+        command(noisy.package, "--data", noisy.run, "--ten-crop"),
+        command("--address", noisy_server.address, "--data", noisy.run, "--ten-crop"),
+    ]
+    assert [one.exit_code for one in said] == [0, 0, 0], said
+    tables = [one.output.split("\n", 1)[1].split("\nthe numbers")[0].rstrip() for one in said]
+    assert tables[0] == tables[1] == tables[2]
+    line = "four corners and the centre, 8 × 8 of the image with its short side at 10, each mirrored too"
+    assert line in said[0].output
+    assert "ten crops" not in command(noisy.run, "--device", "cpu").output
+    assert json.loads(numbers.read_text("utf-8"))["ten_crop"]["resize_short_side"] == 10
+    assert line in (tmp_path / "page" / "report.html").read_text("utf-8")
+
+
+def test_broken_files_are_one_list_and_left_out_only_when_asked(noisy: Noisy, tmp_path: Path) -> None:
+    data = write_noisy_folders(tmp_path / "data", 8)
+    (data / NAMES[1] / "003.png").write_bytes(b"no image")
+    output = refused(noisy.package, "--data", data)
+    assert output.startswith(f"Error: 1 broken image file in {data}, all:\n  {NAMES[1]}/003.png: ")
+    assert "accuracy@1" not in output
+    numbers = tmp_path / "numbers.json"
+    said = command(
+        *(noisy.package, "--data", data, "--skip-broken", "--output", numbers, "--report", tmp_path / "page")
+    )
+    assert said.exit_code == 0, said.output
+    assert f"left out 1 broken image file:\n  {NAMES[1]}/003.png: " in said.output
+    assert f"on {data}, all: 23 images\n" in said.output
+    document = json.loads(numbers.read_text("utf-8"))
+    assert document["data"]["images"] == document["data"]["answered"] == 23
+    assert [one["image"] for one in document["left_out"]] == [f"{NAMES[1]}/003.png"]
+    assert "left out as broken: 1" in (tmp_path / "page" / "report.html").read_text("utf-8")
+
+
+def test_the_checkpoint_is_named_once(noisy: Noisy) -> None:
+    said = command(noisy.run, "--device", "cpu").output
+    assert said.startswith(f"checkpoint best of {noisy.run}\n")
 
 
 def test_a_report_can_be_had_at_once(noisy: Noisy, tmp_path: Path) -> None:

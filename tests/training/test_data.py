@@ -1,5 +1,7 @@
 """Batches: the same pictures in the same order, wherever an epoch begins and whoever decodes them."""
 
+import multiprocessing
+import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -124,10 +126,11 @@ def test_processes_share_each_global_batch_in_equal_parts(count: int, world_size
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 13])
-def test_what_is_scored_is_scored_once_whoever_does_it(count: int) -> None:
+def test_what_is_scored_is_scored_once_in_the_batches_of_one_process(count: int) -> None:
+    alone = labels(list(Batches(noise(count), EvalTransform(SPEC), 4)))
     parts = [Batches(noise(count), EvalTransform(SPEC), 4, rank=rank, world_size=3) for rank in range(3)]
-    seen = [label for part in parts for batch in labels(list(part)) for label in batch]
-    assert sorted(seen) == list(range(count))
+    for rank, part in enumerate(parts):
+        assert labels(list(part)) == alone[rank::3]
     for part in parts:
         assert len(part) == len(list(part))
 
@@ -137,6 +140,16 @@ def test_processes_that_cannot_share_are_refused() -> None:
         Batches(noise(2), TRAIN, 4, shuffle=True, world_size=3)
     with pytest.raises(ValueError, match="rank is 2; expected 0 to world_size - 1 = 1"):
         Batches(noise(9), TRAIN, 4, rank=2, world_size=2)
+
+
+def test_loaders_are_out_of_reach_of_signals_to_the_group() -> None:
+    others = set(multiprocessing.active_children())
+    batches = Batches(noise(4), EvalTransform(SPEC), 2, workers=1)
+    next(iter(batches))
+    (loader,) = set(multiprocessing.active_children()) - others
+    assert loader.pid is not None
+    assert os.getpgid(loader.pid) != os.getpgrp()
+    batches.close()
 
 
 def test_an_order_of_ones_own() -> None:

@@ -222,6 +222,7 @@ def test_channels_at_the_ends_of_their_ranges_are_taken(trained: Trained, tmp_pa
         *("--mean", "0,1,0.5", "--std", "1,0.5,0.0039"),
     )
     assert result.exit_code == 0, result.output
+    assert "\n1 epoch in batches of 8 at " in result.output
     assert read_config(tmp_path / "run").normalization.std == (1, 0.5, 0.0039)
 
 

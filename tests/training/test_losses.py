@@ -13,6 +13,7 @@ from training.cli_fit import fit_command
 from training.data import Batches, Split
 from training.errors import DataError, SettingError
 from training.losses import LOSSES, METRIC_LOSSES, loss_settings, make_objective
+from training.margin_loss import MarginLoss
 from training.metric_learning import KINDS, MetricLearning
 from training.models import Classifier, architecture
 from training.models.heads import with_embedding
@@ -168,6 +169,7 @@ def test_pair_losses_say_how_many_images_of_a_class_they_want() -> None:
     assert wanted == {
         "cross-entropy": None,
         "binary-cross-entropy": None,
+        "margin": None,
         "arcface": None,
         "subcenter-arcface": None,
         "proxy-anchor": None,
@@ -190,6 +192,8 @@ def test_what_does_not_fit_is_refused() -> None:
         objective("arcface", alpha=3.0)
     with pytest.raises(SettingError, match="cross-entropy has no setting margin"):
         objective("cross-entropy", margin=3.0)
+    with pytest.raises(SettingError, match="--loss cross-entropy has no setting target_threshold"):
+        objective("cross-entropy", target_threshold=0.2)
     with pytest.raises(
         SettingError, match="triplet wants one label an image; this data set's task is multi_l"
     ):
@@ -215,6 +219,9 @@ def test_settings_are_read_as_typed() -> None:
     assert loss_settings(" margin=0.1, alpha = 32 ,") == {"margin": 0.1, "alpha": 32.0}
     settings = loss_settings("margin_degrees=10,scale=16")
     assert isinstance(objective("arcface", **settings), MetricLearning)
+    binary = objective("binary-cross-entropy", **loss_settings("target_threshold=0.2"))
+    assert isinstance(binary, BinaryCrossEntropy)
+    assert binary.target_threshold == 0.2
 
 
 @pytest.mark.parametrize(
@@ -225,6 +232,8 @@ def test_settings_are_read_as_typed() -> None:
         ("subcenter-arcface", {"sub_centers": 2.5}),
         ("subcenter-arcface", {"sub_centers": 0}),
         ("triplet", {"margin": -0.1}),
+        ("binary-cross-entropy", {"target_threshold": 1.0}),
+        ("binary-cross-entropy", {"target_threshold": -0.1}),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, settings: dict[str, float]) -> None:
@@ -241,6 +250,6 @@ def test_settings_that_are_no_numbers_are_refused(text: str) -> None:
 def test_the_help_has_the_settings_that_there_are() -> None:
     (option,) = (each for each in fit_command.params if each.name == "loss_settings")
     said = str(option.help)
-    for kind in KINDS.values():
-        for name, value in kind.defaults.items():
+    for defaults in (MarginLoss.defaults, *(kind.defaults for kind in KINDS.values())):
+        for name, value in defaults.items():
             assert f"{name}={value:g}" in said

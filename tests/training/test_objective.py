@@ -96,6 +96,22 @@ def test_binary_cross_entropy_of_one_label_has_the_others_as_negatives() -> None
     assert loss(BinaryCrossEntropy("single_label"), torch.tensor([2, 0])) == pytest.approx(expected)
 
 
+def test_labels_of_mixed_pictures_count_in_full_above_a_threshold() -> None:
+    # As timm's BinaryCrossEntropy(smoothing=0, target_threshold=0.2).
+    shares = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.0, 0.9]])
+    full = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    expected = float(F.binary_cross_entropy_with_logits(LOGITS, full))
+    objective = BinaryCrossEntropy("single_label", target_threshold=0.2)
+    assert loss(objective, shares) == pytest.approx(expected)
+    assert loss(objective, torch.tensor([2, 0])) == pytest.approx(
+        loss(BinaryCrossEntropy("single_label"), torch.tensor([2, 0]))
+    )
+    # Smoothing is of what is left of them: by a tenth of the way to a third.
+    smoothed = float(F.binary_cross_entropy_with_logits(LOGITS, 0.9 * full + 0.1 / 3))
+    both = BinaryCrossEntropy("single_label", label_smoothing=0.1, target_threshold=0.2)
+    assert loss(both, shares) == pytest.approx(smoothed)
+
+
 @pytest.mark.parametrize("objective", [CrossEntropy(torch.ones(3), 0.3), BinaryCrossEntropy("single_label")])
 def test_one_label_is_scored_by_accuracy_without_smoothing(objective: Objective) -> None:
     # The brightest channel is the class, but for the last picture.

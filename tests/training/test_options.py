@@ -67,6 +67,13 @@ def test_pixels_are_what_the_architecture_expects_unless_told_otherwise(dataset:
     assert resolved(digits(), arch="efficientnet-lite0", pretrained=True).normalization.mean == lite.mean
 
 
+def test_the_version_of_published_weights_is_recorded(dataset: Dataset) -> None:
+    assert resolved(dataset).model.pretrained_version == ""
+    assert resolved(dataset, arch="resnet50", pretrained=True).model.pretrained_version == "v2"
+    told = resolved(dataset, arch="resnet50", pretrained=True, pretrained_version="v1")
+    assert told.model.pretrained_version == "v1"
+
+
 def test_pair_losses_draw_several_images_of_a_class(dataset: Dataset) -> None:
     assert resolved(dataset).data.images_per_class == 0
     assert resolved(dataset, loss="triplet").data.images_per_class == 4
@@ -89,6 +96,15 @@ def test_several_labels_are_learned_by_the_binary_loss(dataset: Dataset) -> None
     [
         ({"rand_augment": 9, "trivial_augment": True}, "--rand-augment and --trivial-augment are both given"),
         ({"pretrained": True, "init_weights": Path("x.pth")}, "--pretrained and --init-weights are both"),
+        (
+            {"pretrained_version": "v1"},
+            "--pretrained-version is 'v1' without --pretrained; expected that too",
+        ),
+        (
+            {"arch": "resnet50", "pretrained": True, "pretrained_version": "v3"},
+            "resnet50 has no published weights 'v3'; expected v2 or v1",
+        ),
+        ({"arch": "resnet20-cifar", "pretrained": True}, "no weights are published for resnet20-cifar"),
         ({"loss": "triplet", "cutmix": 1.0}, "--loss triplet wants one label an image; expected no mixup"),
         ({"unfreeze_at_epoch": 3}, "--unfreeze-at-epoch is 3 without --freeze"),
         ({"train_size": 16, "crop": "padded"}, "--train-size is 16 with --crop padded"),

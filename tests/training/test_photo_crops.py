@@ -1,6 +1,7 @@
 """Crops to measure on and to calibrate on: real parts of the pictures, always the same, never shared."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,15 @@ def test_crops_are_always_the_same_and_never_those_calibrated_on(folder: Path) -
     measured = {crop.tobytes() for crop in first}
     assert len(measured) == 40
     assert not measured & {crop.tobytes() for crop in calibration}
-    # A picture's crops don't depend on how many are drawn, or on its neighbours.
+    # A picture's crops don't depend on how many are drawn, on its neighbours, its name or its place.
     assert np.array_equal(evaluation_crops(folder, SPEC, CLASSES, 5).pixels[:5], first[:5])
+    one = folder / CLASSES[0] / "one.png"
+    shutil.copy(folder / CLASSES[1] / "one.png", one.with_name("another.png"))
+    one.rename(one.with_name("renamed.png"))
+    more = evaluation_crops(folder, SPEC, CLASSES, 20)
+    assert np.array_equal(more.pixels[20:], first)
+    assert np.array_equal(more.pixels[:20], first[20:])
+    assert more.source == f"20 crops of each of 3 images of {folder}"
 
 
 def test_labels_are_known_where_every_pictures_is(folder: Path) -> None:
@@ -88,6 +96,7 @@ def test_export_measures_on_crops(trained: Trained, tmp_path: Path) -> None:
     agreement = document["variants"][1]["agreement"]
     assert agreement["images"] == 3 * 3 * 30
     assert agreement["reference_top1_accuracy"] > 0.5
+    assert f"precisions are measured on 30 crops of each of 9 images of {photos}\n" in result.output
     result = command(*asked, "--crops", 30)
     assert result.exit_code == 1
     assert "--crops is for --images; expected these too" in result.output

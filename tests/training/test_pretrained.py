@@ -13,9 +13,13 @@ import torch
 from torch import Tensor
 
 from training import pretrained
+from training.data import digits
 from training.errors import MissingExtra, SettingError, WeightsError
+from training.given_options import check_given
 from training.models import ARCHITECTURES, Classifier, Published, architecture
+from training.options import FitOptions, resolve
 from training.pretrained import download, imagenet_labels, load_pretrained
+from training.setup import build_model
 
 ARCH = "resnet20-cifar"
 
@@ -197,6 +201,25 @@ def test_an_architecture_without_weights_says_so() -> None:
         load_pretrained(network(), ARCH)
     with pytest.raises(SettingError, match=r"resnet50 has no published weights 'v3'; expected v2 or v1"):
         architecture("resnet50").published_version("v3")
+
+
+def test_a_run_starts_from_the_version_asked_for_and_keeps_to_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    weights = {version: network().state_dict() for version in ("v2", "v1")}
+    versions: list[Published] = []
+    for version, state in weights.items():
+        publish(monkeypatch, shelf.put(state), version=version)
+        versions += architecture(ARCH).published
+    monkeypatch.setitem(ARCHITECTURES, ARCH, replace(architecture(ARCH), published=tuple(versions)))
+    for asked, version in (("", "v2"), ("v1", "v1")):
+        options = FitOptions("digits", arch=ARCH, pretrained=True, pretrained_version=asked)
+        config = resolve(options, architecture(ARCH), digits())
+        assert same(build_model(config, lambda _line: None), weights[version])
+        check_given({"pretrained_version": version}, config)
+    with pytest.raises(SettingError, match="--pretrained-version is v2, the run's is v1"):
+        check_given({"pretrained_version": "v2"}, config)
 
 
 def test_versions_have_their_own_sizes() -> None:

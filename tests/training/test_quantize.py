@@ -191,6 +191,12 @@ def test_views_keep_their_label_and_are_all_different() -> None:
             view[1:7, 1:7].mean((0, 1)).argmax(), images.pixels[label - 5].mean((0, 1)).argmax()
         )
     assert images.at_least(2) is images
+    # An image's views don't depend on its place.
+    turned = EvaluationImages(images.pixels[::-1], np.array([7, 6, 5])).at_least(18)
+    for label in (5, 6, 7):
+        assert turned.labels is not None
+        mine, theirs = more.pixels[:18][more.labels[:18] == label], turned.pixels[turned.labels == label]
+        assert np.array_equal(mine, theirs)
 
 
 def test_a_folder_is_read_by_its_parts_and_labels(tmp_path: Path) -> None:
@@ -247,6 +253,10 @@ def test_the_package_holds_what_was_asked_for(exported: tuple[Path, Result]) -> 
         assert entry["agreement"]["reference_top1_accuracy"] > 0.5
         assert f"{entry['file']}\n" in result.output
     assert "int8: same top-1 " in result.output
+    assert (
+        "other precisions are measured on 9 images of the run's test split, and 991 shifted views of these: "
+        "9 alone resolve 11.1 points, 1,000 resolve 0.1\n" in result.output
+    )
 
 
 def test_bf16_is_the_fp32_file_measured_on_openvino(trained: Trained, tmp_path: Path) -> None:

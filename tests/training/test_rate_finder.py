@@ -3,29 +3,22 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.training.pictures import write_class_folders
+from training.augment_sheet import _drawn
 from training.cli import main
+from training.cli_fit import fit_command
 from training.engine import Engine
 from training.errors import SettingError
 from training.rate_finder import below_the_brink
 
-TINY = (
-    "--arch",
-    "resnet20-cifar",
-    "--input-size",
-    "8",
-    "--resize-size",
-    "10",
-    "--batch-size",
-    "8",
-    "--threads",
-    "1",
-)
+PICTURES = ("--arch", "resnet20-cifar", "--input-size", "8", "--resize-size", "10")
+TINY = (*PICTURES, "--batch-size", "8", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +99,48 @@ def test_what_cannot_be_searched_is_refused(data: Path, arguments: list[str], me
 def test_the_sheet_has_a_row_for_each_augmentation(data: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     result = run(
-        *("augmentations", "--data", data, *TINY, "--rotation", 20, "--images", 4),
+        *("augmentations", "--data", data, *PICTURES, "--rotation", 20, "--images", 4),
         *("--no-mirror", "--output", sheet),
     )
     assert result.exit_code == 0, result.output
     with Image.open(sheet) as image:
-        # 8 pixels, enlarged 12 times; the loader's, the run's, and twelve single rows.
-        assert image.size == (4 * 100 + 4, 14 * 114 + 4)
-        tiles = [image.crop((4, row * 114 + 14, 100, row * 114 + 110)).tobytes() for row in range(14)]
+        # 8 pixels, enlarged 12 times, under a title; the loader's, the run's, and twelve single rows.
+        assert image.size == (4 * 100 + 4, 14 * 120 + 4)
+        tiles = [image.crop((4, row * 120 + 20, 100, row * 120 + 116)).tobytes() for row in range(14)]
     assert tiles[0] != tiles[1]
     # Rotation is all that this run does, and has a row of its own; the other rows are the usual strengths.
     assert tiles[1] == tiles[3]
     assert len(set(tiles)) >= 12
+
+
+@pytest.mark.parametrize(("images", "pixels"), [(2, 96), (8, 224)])
+def test_a_sheets_titles_are_large_and_whole(images: int, pixels: int) -> None:
+    longest = "rand-augment-operations 12, not in this run"
+    blank = torch.ones(images, 3, pixels, pixels)
+    short, long = (np.asarray(_drawn([(title, blank)]).convert("L")) for title in ("mirror", longest))
+    for sheet in (short, long):
+        written = np.flatnonzero((sheet < 128).any(axis=0))
+        assert 0 < written.max() < sheet.shape[1] - 4
+    # Seen whole, a thousand pixels wide, a title is at least as high as usual text.
+    assert (short.shape[0] - pixels - 8) * 1000 / short.shape[1] > 24
+
+
+@pytest.mark.parametrize(
+    ("command", "has", "without"),
+    [
+        ("find-lr", {"optimizer", "batch_size", "freeze", "layer_decay"}, {"learning_rate"}),
+        (
+            "augmentations",
+            {"mirror"},
+            {"batch_size", "optimizer", "mean", "pretrained", "device", "loss", "workers"},
+        ),
+    ],
+)
+def test_only_what_has_an_effect_can_be_given(command: str, has: set[str], without: set[str]) -> None:
+    given = {option.name for option in main.commands[command].params}
+    assert not given & (without | {"epochs", "ema_decay", "patience", "trackers", "resume"})
+    assert given >= has | {"data", "recipe", "arch", "input_size", "crop", "seed", "mixup", "output"}
+    assert given - {"lowest", "highest", "steps", "images"} <= {option.name for option in fit_command.params}
 
 
 def test_both_want_data() -> None:

@@ -108,7 +108,8 @@ def test_stops_when_val_has_not_become_better_for_so_long(
     assert summary.epochs == epochs
     assert summary.best_epoch == {2: 2, 5: 4, 6: 4}[epochs]
     said = "".join(capsys.readouterr())
-    assert (f"stopped: val hasn't become better for {patience} epochs" in said) == (epochs < 6)
+    stopped = f"stopped: val hasn't become better for {patience} epoch{'s' * (patience != 1)}\n"
+    assert (stopped in said) == (epochs < 6)
 
 
 @pytest.mark.parametrize(

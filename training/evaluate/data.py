@@ -31,6 +31,9 @@ class LabelledPictures:
         root: names of files are given relative to it; None where they aren't.
         names: of all pictures, where the data name them.
         notes: what was left out, or should be known of the scores, a line each.
+        damaged: names and faults of archives that can't be read to their end.
+        left_out: names and faults of what was broken, and isn't among the pictures.
+        checked: whether every file was decoded once.
     """
 
     split: Split
@@ -39,6 +42,9 @@ class LabelledPictures:
     root: Path | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    checked: bool = False
 
     def name(self, index: int) -> str:
         """What to call one picture."""
@@ -73,26 +79,29 @@ def run_pictures(run: Path, part: str = "auto") -> LabelledPictures:
     return LabelledPictures(find[part](run, data), classes, f"{data.source}, {name} of {run}", root)
 
 
-def open_pictures(data: str, part: str = "auto") -> LabelledPictures:
+def open_pictures(data: str, part: str = "auto", skip_broken: bool = False) -> LabelledPictures:
     """Pictures by name.
 
     Args:
         data: the folder of a run, whose own splits are meant; or what `fit --data` takes.
         part: one of `PARTS`; 'auto' is the part that is meant for scoring (test, else val) where the data
             come in parts, and all of them where they don't.
+        skip_broken: whether files that can't be decoded are left out where data have to be divided, for which
+            all are looked at; else `check.check_pictures` does it.
 
     Raises:
         DataError: there is nothing usable.
+        BrokenImages: lists what can't be decoded, of data that have to be divided.
     """
     if (Path(data) / "config.toml").is_file():
         return run_pictures(Path(data), part)
     if data == "digits":
-        return _divided(data, "test" if part == "auto" else part, None)
+        return _divided(data, "test" if part == "auto" else part, None, skip_broken)
     if is_folder(data):
-        return _folder(Path(data), part)
+        return _folder(Path(data), part, skip_broken)
     listing = list_source(data)
     if ALL in listing.parts and part in ("train", "val", "test"):
-        return _divided(data, part, None)
+        return _divided(data, part, None, skip_broken)
     chosen = _chosen(listing.parts, part, listing.origin)
     entries = [entry for name in chosen for entry in listing.parts[name]]
     return LabelledPictures(
@@ -100,8 +109,8 @@ def open_pictures(data: str, part: str = "auto") -> LabelledPictures:
         classes=listing.classes,
         source=f"{data}, {_called(chosen)}",
         names=tuple(entry.name for entry in entries),
-        # Of archives that are damaged what can be read is scored; it is said that there was more.
-        notes=(*(f"{name}: {fault}" for name, fault in listing.damaged), *_warnings(part, chosen)),
+        notes=_warnings(part, chosen),
+        damaged=listing.damaged,
     )
 
 
@@ -152,25 +161,31 @@ def _columns(classes: Sequence[str], labels: Sequence[str]) -> "np.ndarray[tuple
     return np.array([places[name] for name in classes], np.int64)
 
 
-def _divided(data: str, part: str, root: Path | None) -> LabelledPictures:
+def _divided(data: str, part: str, root: Path | None, skip_broken: bool) -> LabelledPictures:
     """A part of data that come in one, as `fit` divides them."""
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, skip_broken)
     splits = (dataset.train, dataset.val, dataset.test) if part == "all" else (getattr(dataset, part),)
     labels = np.concatenate([split.labels for split in splits])
     sources: Any = [source for split in splits for source in split.sources]
     if isinstance(splits[0].sources, np.ndarray):
         sources = np.stack(sources)
     return LabelledPictures(
-        Split(sources, labels), dataset.classes, f"{data}, {part}", root=root, notes=dataset.notes
+        split=Split(sources, labels),
+        classes=dataset.classes,
+        source=f"{data}, {part}",
+        root=root,
+        notes=dataset.notes,
+        left_out=dataset.broken,
+        checked=True,
     )
 
 
-def _folder(root: Path, part: str) -> LabelledPictures:
+def _folder(root: Path, part: str, skip_broken: bool) -> LabelledPictures:
     """<class>/… folders, perhaps in parts; files are taken as they are, so that broken ones can be told."""
     try:
         parts = parts_of(root)
         if part in ("train", "val", "test") and ALL in parts:
-            return _divided(str(root), part, root)
+            return _divided(str(root), part, root, skip_broken)
         chosen = _chosen(parts, part, root)
         classes = tuple(sorted({name for part in chosen for name in class_names(parts[part])}))
         paths, labels = [], []

@@ -11,9 +11,11 @@ from training.errors import DataError
 from training.evaluate.data import LabelledPictures, matched
 from training.evaluate.predictions import Advance, Predictions, gather
 from training.evaluate.target import Target
+from training.evaluate.ten_crop import TenCrop
 from training.probabilities import nll, reaching
 from training.reliability import Reliability, reliability
 from training.scores import (
+    MIN_CLASSES_OF_TOP5,
     ClassScores,
     Confusion,
     accuracy_at,
@@ -45,6 +47,7 @@ class Evaluation:
         confusions: the pairs of classes mixed up most often; empty but for one label an image.
         matrix: int64 [classes, classes], true by predicted; None where there is none, or too many classes.
         before, after: reliability without and with the temperature; None for a target without classes.
+        ten_crop: how ten crops of each picture were made; None where it was asked about as it is served.
     """
 
     target: dict[str, Any]
@@ -59,6 +62,7 @@ class Evaluation:
     matrix: NDArray[np.int64] | None = None
     before: Reliability | None = None
     after: Reliability | None = None
+    ten_crop: TenCrop | None = None
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -81,10 +85,15 @@ class Evaluation:
                 "answered": len(self.targets),
                 "failed": len(failures),
             },
+            "ten_crop": None if self.ten_crop is None else self.ten_crop.document(),
             "temperature": self.temperature,
             "metrics": {name: _number(value) for name, value in self.numbers.items()},
             "failures": failures,
         }
+        if self.pictures.left_out:
+            document["left_out"] = [
+                {"image": name, "reason": fault} for name, fault in self.pictures.left_out
+            ]
         if self.before is not None and self.after is not None:
             document["calibration"] = {
                 "bins": len(self.after.counts),
@@ -103,6 +112,7 @@ def evaluate(
     pictures: LabelledPictures,
     advance: Advance = lambda _images: None,
     threshold: float = DEFAULT_THRESHOLD,
+    ten_crop: bool = False,
 ) -> Evaluation:
     """Ask about every picture and score the answers.
 
@@ -111,6 +121,7 @@ def evaluate(
         pictures: labelled with names of classes that the target has.
         advance: told the number of images done.
         threshold: of several labels an image, the probability from which a class counts as said.
+        ten_crop: whether to take the mean over ten crops of each picture.
 
     Raises:
         SettingError: the pictures' classes aren't the target's.
@@ -118,13 +129,15 @@ def evaluate(
         DataError: not one picture was answered.
     """
     split = matched(pictures, target.labels, target.task)
-    predictions = gather(target, split, advance)
+    crops = target.ten_crop() if ten_crop else None
+    predictions = gather(target, split, advance, crops)
     if not len(predictions.indices):
         reason = predictions.failures[0].reason if predictions.failures else "there are none"
         raise DataError(f"{pictures.source}: none of {len(split):,} images was answered; the first: {reason}")
     targets = split.labels[predictions.indices]
     who = {"kind": target.kind, "name": target.name, "task": target.task, **target.facts}
-    found = Evaluation(who, target.labels or pictures.classes, pictures, predictions, targets)
+    labels = target.labels or pictures.classes
+    found = Evaluation(who, labels, pictures, predictions, targets, ten_crop=crops)
     if predictions.logits is None:
         return replace(found, numbers=_retrieval(predictions, targets))
     return _scored(found, predictions.logits, target.temperature, threshold)
@@ -134,10 +147,11 @@ def _scored(
     found: Evaluation, logits: NDArray[np.float32], temperature: float, threshold: float
 ) -> Evaluation:
     targets, labels = found.targets, found.labels
-    before, after = reliability(logits, targets), reliability(logits, targets, temperature)
+    plain = logits if found.predictions.untempered is None else found.predictions.untempered
+    before, after = reliability(plain, targets), reliability(logits, targets, temperature)
     calibration = {
         "nll": nll(logits, targets, temperature),
-        "nll_before_temperature": nll(logits, targets),
+        "nll_before_temperature": nll(plain, targets),
         "ece": after.expected_calibration_error,
         "ece_before_temperature": before.expected_calibration_error,
     }
@@ -148,11 +162,9 @@ def _scored(
     else:
         predicted, before_own = logits.argmax(axis=1), ranks(logits, targets)
         scores = class_scores(predicted, targets, labels)
-        numbers = {
-            "top1_accuracy": accuracy_at(before_own, 1),
-            "top5_accuracy": accuracy_at(before_own, 5),
-            **_macro(scores),
-        }
+        numbers = {"top1_accuracy": accuracy_at(before_own, 1), **_macro(scores)}
+        if len(labels) >= MIN_CLASSES_OF_TOP5:
+            numbers["top5_accuracy"] = accuracy_at(before_own, 5)
         confusions = most_confused(predicted, targets, labels)
         if len(labels) <= MAX_MATRIX_CLASSES:
             matrix = confusion_matrix(predicted, targets, len(labels))

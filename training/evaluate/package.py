@@ -10,8 +10,9 @@ from training.errors import TargetError
 from training.evaluate.local import LocalTarget, NetworkOutputs, Pixels
 from training.runtime import cpu_session
 
-# What ONNX Runtime's CPU kernels compute as it is meant; bf16 is OpenVINO's doing.
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# Whose files ONNX Runtime's CPU kernels compute as they are meant; the bf16 of an export is OpenVINO's doing.
+_PROVIDERS = ("any", "cpu", "cuda")
 
 
 class PackageTarget(LocalTarget):
@@ -19,7 +20,8 @@ class PackageTarget(LocalTarget):
 
     Args:
         folder: <repository>/<name>/<version>.
-        precision: one of `PRECISIONS`.
+        precision: one of `PRECISIONS`; None is that of the first file: fp32, but where the model was
+            imported in another one and has nothing else.
         batch_size: pictures at once.
 
     Attributes:
@@ -33,7 +35,7 @@ class PackageTarget(LocalTarget):
     kind: ClassVar[str] = "package"
     temperature: float = 1.0
 
-    def __init__(self, folder: Path, precision: str = "fp32", batch_size: int = 64) -> None:
+    def __init__(self, folder: Path, precision: str | None = None, batch_size: int = 64) -> None:
         self.manifest = _read(folder)
         self.batch_size = batch_size
         try:
@@ -43,7 +45,7 @@ class PackageTarget(LocalTarget):
                 f"{folder / 'manifest.json'}: not the manifest of a package: {error!r}"
             ) from error
 
-    def _take(self, folder: Path, precision: str) -> None:
+    def _take(self, folder: Path, asked: str | None) -> None:
         manifest = self.manifest
         self.name = str(folder)
         self.task, self.labels = str(manifest["task"]), tuple(map(str, manifest["labels"]))
@@ -58,6 +60,7 @@ class PackageTarget(LocalTarget):
         )
         self._input = str(inputs["name"])
         self._outputs = [str(outputs[name]["name"]) for name in ("embedding", "logits") if name in outputs]
+        precision = str(manifest["variants"][0]["precision"]) if asked is None else asked
         file = _variant_file(folder, manifest["variants"], precision)
         self._session = cpu_session(str(file))
         self.facts = {
@@ -90,13 +93,12 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _variant_file(folder: Path, variants: list[dict[str, Any]], precision: str) -> Path:
     """The variant's file, unchanged since it was published."""
-    fitting = [
-        one for one in variants if one["precision"] == precision and one["provider"] in ("any", "cpu", "cuda")
-    ]
+    usable = [one for one in variants if one["provider"] in _PROVIDERS and one["precision"] in PRECISIONS]
+    fitting = [one for one in usable if one["precision"] == precision]
     # int8 for GPUs runs here too, but isn't what the processor is served with.
     fitting.sort(key=lambda one: one["provider"] == "cuda" and precision == "int8")
-    if precision not in PRECISIONS or not fitting:
-        there = ", ".join(sorted({one["precision"] for one in variants if one["precision"] in PRECISIONS}))
+    if not fitting:
+        there = ", ".join(sorted({one["precision"] for one in usable}))
         raise TargetError(f"{folder}: no {precision} that can be evaluated here; expected {there}")
     file: Path = folder / str(fitting[0]["file"])
     try:

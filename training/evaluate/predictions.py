@@ -2,12 +2,14 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluate.target import Answer, Target
+from training.evaluate.ten_crop import CROPS, TenCrop, mean_directions, mean_logits
 from training.splits import Split
 
 # Larger matrices lie in a temporary file, of which the system keeps in memory what it has room for.
@@ -39,38 +41,67 @@ class Predictions:
         logits: float32 [images, classes]; None for a target without classes.
         embeddings: float32 [images, dimension], of unit length.
         failures: the pictures that got no answer.
+        untempered: of ten crops: logits of the mean probabilities at temperature 1; where there is one crop
+            the `logits` give these too, and this is None.
     """
 
     indices: NDArray[np.int64]
     logits: NDArray[np.float32] | None
     embeddings: NDArray[np.float32]
     failures: tuple[Failure, ...]
+    untempered: NDArray[np.float32] | None = None
 
 
-def gather(target: Target, split: Split, advance: Advance) -> Predictions:
+def gather(target: Target, split: Split, advance: Advance, ten_crop: TenCrop | None = None) -> Predictions:
     """Ask about every picture; the pictures themselves are never held.
+
+    Args:
+        target: who is asked.
+        split: the pictures.
+        advance: told the number of pictures done.
+        ten_crop: asks about ten crops of each instead; what is gathered are the means over them. The crops'
+            own logits are held until the end, since a server's temperature is known only then.
 
     Raises:
         TargetError: the target can't answer at all.
     """
-    logits = _Rows(len(split))
-    embeddings = _Rows(len(split))
+    views = 1 if ten_crop is None else CROPS
+    logits, embeddings = _Rows(len(split) * views), _Rows(len(split) * views)
     indices: list[int] = []
     failures: list[Failure] = []
-    for answer in target.answers(split):
-        fault = answer.fault or ("" if answer.is_finite else "the network's output isn't a finite number")
+    answers = target.answers(split) if ten_crop is None else target.answers(split, ten_crop)
+    for index, of_one in groupby(answers, key=lambda answer: answer.index):
+        said = list(of_one)
+        fault = next(filter(None, map(_fault, said)), "")
         if fault:
-            failures.append(Failure(answer.index, fault))
+            failures.append(Failure(index, fault))
         else:
-            _keep(answer, logits, embeddings)
-            indices.append(answer.index)
+            for answer in said:
+                _keep(answer, logits, embeddings)
+            indices.append(index)
         advance(1)
-    return Predictions(
+    found = Predictions(
         indices=np.array(indices, np.int64),
         logits=logits.taken() if target.labels else None,
         embeddings=embeddings.taken(),
         failures=tuple(failures),
     )
+    return found if ten_crop is None else _means(found, target)
+
+
+def _means(crops: Predictions, target: Target) -> Predictions:
+    """Of ten rows a picture, one."""
+    embeddings, logits = mean_directions(crops.embeddings), crops.logits
+    if logits is None or not len(crops.indices):
+        return replace(crops, embeddings=embeddings)
+    shape = (len(crops.indices), logits.shape[1])
+    served = target.temperature
+    at = {value: mean_logits(logits, target.task, value, _matrix(*shape)) for value in {served, 1.0}}
+    return replace(crops, logits=at[served], embeddings=embeddings, untempered=at[1.0])
+
+
+def _fault(answer: Answer) -> str:
+    return answer.fault or ("" if answer.is_finite else "the network's output isn't a finite number")
 
 
 def _keep(answer: Answer, logits: "_Rows", embeddings: "_Rows") -> None:

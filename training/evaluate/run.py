@@ -35,7 +35,7 @@ class RunTarget(LocalTarget):
         loaded = load_run_model(run, checkpoint)
         self.run_folder = run
         self._set_up(loaded, device, batch_size)
-        self.name = f"{run}, checkpoint {checkpoint}"
+        self.name = f"{checkpoint} of {run}"
         self.facts["checkpoint"] = f"{checkpoint}, epoch {loaded.checkpoint.epoch}"
         self.facts["weights"] = weights_digest(loaded.checkpoint.model)
         fitted = read_temperature(run, loaded.checkpoint.model)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, ClassVar
@@ -10,23 +10,29 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from service.errors import InvalidImage
+from service.preprocess import Preprocessing
 from training.errors import TargetError
+from training.evaluate.local import prepared
 from training.evaluate.target import Answer, Target
+from training.evaluate.ten_crop import CROPS, TenCrop
 from training.source import source_bytes
 from training.splits import Split
 
 if TYPE_CHECKING:  # grpc is slow to import
-    from fovea import Classification, Embedding, FoveaError, ImageSource
+    from fovea import Classification, Embedding, FoveaError, ImageSource, Model
 
 # How often the temperature is worked out from what was served; the median of as many is exact enough.
 _SAMPLES = 1001
+# Pictures that wait, cut into crops, to be sent.
+_AHEAD = 16
 
 
 class ServerTarget(Target):
     """Asks a Fovea server; use it as a context, which closes the connection.
 
-    The pictures' own bytes are sent, so that decoding and preprocessing are the server's. Bulk work: the
-    server's other callers go first.
+    The pictures' own bytes are sent, so that decoding and preprocessing are the server's; ten crops are cut
+    here instead, and sent so that the server's preprocessing leaves them as they are. Bulk work: the server's
+    other callers go first.
 
     Args:
         address: host:port.
@@ -53,6 +59,7 @@ class ServerTarget(Target):
         self._address, self._model, self._version = address, found.name, found.version
         self.name = f"{found.name} at {address}"
         self.task, self.labels = found.task, found.labels
+        self.preprocessing = _preprocessing(found)
         self.facts = {
             "model": f"{found.name}, version {found.version}",
             "architecture": found.architecture,
@@ -66,23 +73,29 @@ class ServerTarget(Target):
     def __exit__(self, *_exception: object) -> None:
         self._client.close()
 
-    def answers(self, split: Split) -> Iterator[Answer]:
-        """One for each picture, in their order; what the server refuses fails alone."""
+    def answers(self, split: Split, ten_crop: TenCrop | None = None) -> Iterator[Answer]:
+        """As `Target.answers`; what the server refuses fails alone."""
         from fovea import Unavailable
 
         unreadable: dict[int, str] = {}
+        views = 1 if ten_crop is None else CROPS
+
+        def images() -> "Iterator[ImageSource]":
+            return _images(split, unreadable) if ten_crop is None else _crops(split, ten_crop, unreadable)
+
         with (
             _explained(self._address),
-            closing(self._classifications(split, unreadable)) as classifications,
-            closing(self._embeddings(split, unreadable)) as embeddings,
+            closing(self._classifications(images)) as classifications,
+            closing(self._embeddings(images)) as embeddings,
         ):
-            for index, (named, embedded) in enumerate(zip(classifications, embeddings, strict=False)):
+            for number, (named, embedded) in enumerate(zip(classifications, embeddings, strict=False)):
+                index = number // views
                 for outcome in (named, embedded):
                     if isinstance(outcome, Unavailable):
                         # Of the server, not of this picture: a score on the rest would mislead.
                         raise outcome
                 if index in unreadable:
-                    yield Answer(index, fault=unreadable.pop(index))
+                    yield Answer(index, fault=unreadable[index])
                 elif isinstance(named, Exception):
                     yield Answer(index, fault=str(named))
                 elif isinstance(embedded, Exception):
@@ -93,21 +106,18 @@ class ServerTarget(Target):
                     yield Answer(index, None if named is None else named.logits, embedded.vector)
 
     def _classifications(
-        self, split: Split, unreadable: dict[int, str]
+        self, images: "Callable[[], Iterator[ImageSource]]"
     ) -> "Generator[Classification | FoveaError | None, None, None]":
         if self.task == "embedding":
-            return (nothing for nothing in repeat(None, len(split)))
+            return (nothing for nothing in repeat(None))
         return self._client.classify_stream(
-            _images(split, unreadable), model=self._model, version=self._version, include_logits=True,
-            top_k=2, priority="bulk",
-        )  # fmt: skip
+            images(), model=self._model, version=self._version, include_logits=True, top_k=2, priority="bulk"
+        )
 
     def _embeddings(
-        self, split: Split, unreadable: dict[int, str]
+        self, images: "Callable[[], Iterator[ImageSource]]"
     ) -> "Generator[Embedding | FoveaError, None, None]":
-        return self._client.embed_stream(
-            _images(split, unreadable), model=self._model, version=self._version, priority="bulk"
-        )
+        return self._client.embed_stream(images(), model=self._model, version=self._version, priority="bulk")
 
     @property
     def temperature(self) -> float:
@@ -115,7 +125,9 @@ class ServerTarget(Target):
 
         1 where no reply shows it, as when all its logits are equal.
         """
-        return statistics.median(self._samples) if self._samples else 1.0
+        found = statistics.median(self._samples) if self._samples else 1.0
+        # A temperature of 1 is told as none at all; float32's rounding isn't one.
+        return 1.0 if math.isclose(found, 1.0, rel_tol=1e-5) else found
 
     def _observe(self, named: "Classification") -> None:
         if len(self._samples) >= _SAMPLES or named.logits is None:
@@ -146,6 +158,33 @@ def _images(split: Split, unreadable: dict[int, str]) -> "Iterator[ImageSource]"
         except (InvalidImage, OSError) as error:
             unreadable[index] = (error.strerror if isinstance(error, OSError) else None) or str(error)
             yield np.zeros((1, 1, 3), np.uint8)
+
+
+def _crops(split: Split, ten_crop: TenCrop, unreadable: dict[int, str]) -> "Iterator[ImageSource]":
+    """Ten pictures to send for each; for what can't be decoded, which is noted, ten black pixels."""
+    for index, crops in enumerate(prepared(split, ten_crop.spec.least_short_side, ten_crop.crops, _AHEAD)):
+        if isinstance(crops, str):
+            unreadable[index] = crops
+            yield from repeat(np.zeros((1, 1, 3), np.uint8), CROPS)
+        else:
+            yield from map(ten_crop.sent, crops)
+
+
+def _preprocessing(model: "Model") -> Preprocessing | None:
+    """As the server says; None where an older one says nothing, or a newer one what is unknown here."""
+    said = model.preprocessing
+    if said is None:
+        return None
+    try:
+        return Preprocessing(
+            resize_short_side=said.resize_short_side,
+            crop_height=model.input_height,
+            crop_width=model.input_width,
+            interpolation=said.interpolation,
+            jpeg_scaled_decode=said.jpeg_scaled_decode,
+        )
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.preprocess import Preprocessing
+from training.errors import TargetError
+from training.evaluate.ten_crop import TenCrop
 from training.splits import Split
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What was said of one picture.
+    """What was said of one picture, or of one view of it.
 
     Attributes:
         index: the picture's, in its split.
@@ -43,6 +46,7 @@ class Target(ABC):
         task: 'single_label', 'multi_label' or 'embedding', which has no classes.
         labels: in the order of the logits; empty for 'embedding'.
         facts: what else a report says about it, by name.
+        preprocessing: what it does to a picture; None where that isn't known.
     """
 
     kind: ClassVar[str]
@@ -50,10 +54,16 @@ class Target(ABC):
     task: str
     labels: tuple[str, ...]
     facts: dict[str, str]
+    preprocessing: Preprocessing | None = None
 
     @abstractmethod
-    def answers(self, split: Split) -> Iterator[Answer]:
+    def answers(self, split: Split, ten_crop: TenCrop | None = None) -> Iterator[Answer]:
         """One for each picture of the split, in their order; labels are not looked at.
+
+        Args:
+            split: the pictures.
+            ten_crop: None asks about each picture as it is served; else one answer for each of the picture's
+                ten crops follows another, all with the picture's index. A broken picture may have fewer.
 
         Raises:
             TargetError: the target can't answer at all.
@@ -63,3 +73,16 @@ class Target(ABC):
     @abstractmethod
     def temperature(self) -> float:
         """What it divides logits by for its probabilities; of a server known after its answers only."""
+
+    def ten_crop(self) -> TenCrop:
+        """How ten crops are made for it.
+
+        Raises:
+            TargetError: what it does to pictures isn't known.
+        """
+        if self.preprocessing is None:
+            raise TargetError(
+                f"{self.name} doesn't say how it resizes images, so ten crops can't be cut as it would do; "
+                "expected a server of this version, or evaluate the package itself"
+            )
+        return TenCrop(self.preprocessing)

@@ -65,6 +65,9 @@ class Architecture:
         interpolation: of that, one of `service.preprocess.INTERPOLATIONS`.
         mean, std: what its pixels, scaled to 0..1, are usually normalised by, per RGB channel.
         smallest_input: the least side that leaves at least one pixel of feature maps.
+        loss: what it is trained by unless told otherwise; empty for cross-entropy, binary with several
+            labels an image.
+        clip_norm: what its gradients are scaled down to unless told otherwise; 0 for never.
         published: weights that can be loaded by name, the first by default.
     """
 
@@ -76,6 +79,8 @@ class Architecture:
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     smallest_input: int = 1
+    loss: str = ""
+    clip_norm: float = 0.0
     published: tuple[Published, ...] = ()
 
     def resize_for(self, input_size: int) -> int:

@@ -1,6 +1,7 @@
 """The networks of this package, with their usual input and the weights that are published for them."""
 
 from training.models import (
+    capsnet,
     cifar_resnet,
     efficientnet_lite,
     googlenet,
@@ -8,7 +9,9 @@ from training.models import (
     inception_v3,
     inception_v4,
     lenet5,
+    nin,
     resnet,
+    zfnet,
 )
 from training.models.architecture import HALF, Architecture, Channels, Published
 
@@ -143,4 +146,8 @@ ENTRIES = (
     ),
     *(_lite(variant) for variant in _LITES),
     Architecture("lenet5", lenet5.LeNet5, 32, 32, smallest_input=32),
+    # Deep and not normalised: their steepest steps would undo what they have learned.
+    Architecture("zfnet", zfnet.ZFNet, 224, 256, smallest_input=31, clip_norm=1.0),
+    Architecture("nin", nin.NiN, 32, 32, smallest_input=4, clip_norm=1.0),
+    Architecture("capsnet", capsnet.CapsNet, 28, 28, smallest_input=28, loss="margin"),
 )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from training.errors import SettingError
+
 Stage = tuple[str, list[nn.Parameter]]
 
 
@@ -66,14 +68,29 @@ class Classifier(nn.Module, ABC):
 
     @property
     def dropout(self) -> float:
-        """The probability that training zeroes a pooled feature before the head; can be set."""
-        return self._dropout.p
+        """The probability that training zeroes a pooled feature before the head; can be set.
+
+        Of a network with `dropouts` of its own, that of these.
+        """
+        return max((module.p for module in self.dropouts()), default=0.0)
 
     @dropout.setter
     def dropout(self, probability: float) -> None:
         if not 0 <= probability < 1:
             raise ValueError(f"dropout is {probability}; expected from 0 to below 1")
-        self._dropout.p = probability
+        if probability and not self.dropouts():
+            raise SettingError(f"--dropout is {probability}; {type(self).__name__} has none, so expected 0")
+        for module in self.dropouts():
+            module.p = probability
+
+    def dropouts(self) -> list[nn.Dropout]:
+        """What `dropout` sets: the one before the head, unless the network's paper has others."""
+        return [self._dropout]
+
+    @property
+    def classes(self) -> int:
+        """Logits."""
+        return self.head.out_features
 
     @property
     def head(self) -> nn.Linear:
@@ -144,3 +161,15 @@ def initialize(model: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+def initialize_rectified(model: nn.Module) -> None:
+    """Draw the layers of a network without normalisation so that its signal keeps its size.
+
+    He et al. 2015 (arXiv:1502.01852, equation 10): fan-in and gain √2, for linear layers too; biases 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -7,13 +7,13 @@ metadata that the Hugging Face Hub reads. What a program can't know is marked as
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from training.config import RunConfig
 from training.errors import RunError
-from training.evaluate.console import TITLES, formatted
+from training.evaluate.console import TITLES, formatted, precision
 from training.report.card_parts import (
     MISSING,
     caveat,
@@ -21,15 +21,17 @@ from training.report.card_parts import (
     front_matter,
     metrics_are,
     misuse,
+    summary,
     temperature,
+    use,
 )
 from training.run_model import task_of
 from training.run_temperature import read_document
+from training.scores import MIN_CLASSES_OF_TOP5
 
 CARD_FILE = "MODEL_CARD.md"
 REPORT_FOLDER = "report"
 MAX_WORST = 10
-_LISTED = 12
 # What summary.json calls them → as evaluations do.
 _AS_EVALUATIONS = {"accuracy": "top1_accuracy"}
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
@@ -52,6 +54,11 @@ def model_card(
     Raises:
         RunError: one of the files can't be read.
     """
+    return rendered(_context(run, config, manifest or {}, report or {}))
+
+
+def rendered(context: Mapping[str, Any]) -> str:
+    """What the template makes of it; every value that isn't a sentence of ours is escaped there."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -59,7 +66,8 @@ def model_card(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["md"] = escaped
-    context = _context(run, config, manifest or {}, report or {})
+    environment.filters["share"] = lambda value: f"{value:.2%}"
+    environment.globals["precision"] = precision
     return environment.get_template("card.md").render(**context).rstrip() + "\n"
 
 
@@ -76,16 +84,24 @@ def _context(
     data, labels = config.data, config.data.labels
     name = str(manifest.get("name") or run.resolve().name)
     values = _values(run, report)
+    if len(labels) < MIN_CLASSES_OF_TOP5:
+        values.pop("top5_accuracy", None)
     task = task_of(config)
     fitted = read_document(run)
+    source = Path(data.source).name or data.source
     return {
-        "front_matter": front_matter(name, task, config, manifest, values),
+        "front_matter": front_matter(
+            name=name,
+            task=task,
+            tags=(config.model.architecture, "onnx" if manifest else "pytorch"),
+            licence=str(manifest.get("provenance", {}).get("licence", "")),
+            data=source,
+            values=values,
+        ),
         "name": name,
-        "summary": _summary(config, task),
+        "summary": summary(task, len(labels), f"{config.model.architecture}, trained on {source}"),
         "details": details(config, manifest),
-        "use": "finding similar images, by the nearness of their embeddings"
-        if task == "embedding"
-        else f"images like those it learned from, of {_listed(labels)}",
+        "use": use(task, labels),
         "misuse": misuse(task),
         "worst": sorted(
             (one for one in report.get("per_class", []) if one["support"]), key=lambda one: one["f1"]
@@ -93,27 +109,18 @@ def _context(
         "metrics_are": metrics_are(task),
         "caveat": caveat(task),
         "evaluation_data": f"{data.test_images:,} test images, by which nothing was chosen; {data.splits}.",
-        "training_data": f"{Path(data.source).name or data.source}: {data.train_images:,} images to learn "
-        f"from and {data.val_images:,} to choose the checkpoint and the temperature by; {data.splits}.",
+        "training_data": f"{source}: {data.train_images:,} images to learn from and {data.val_images:,} to "
+        f"choose the checkpoint and the temperature by; {data.splits}.",
         "numbers": [
             (title, formatted(key, value))
             for key, title in TITLES.items()
             if (value := values.get(key)) is not None
         ],
+        "no_numbers": "The run has not come to its end; it has no scores on test images.",
         "temperature": temperature(manifest, fitted),
         "variants": manifest.get("variants", []),
         "recipe": config.run.command.replace("```", "'''"),
     }
-
-
-def _summary(config: RunConfig, task: str) -> str:
-    data = config.data
-    about = {
-        "single_label": f"Says which of {len(data.labels):,} classes an image shows",
-        "multi_label": f"Says which of {len(data.labels):,} classes an image has, any number of them",
-        "embedding": "Turns images into vectors that are near for similar images",
-    }[task]
-    return f"{about}. {config.model.architecture}, trained on {Path(data.source).name or data.source}."
 
 
 def _values(run: Path, report: Mapping[str, Any]) -> dict[str, float | None]:
@@ -134,7 +141,10 @@ def report_on(run: Path, weights_sha256: str) -> Mapping[str, Any] | None:
         RunError: it can't be read.
     """
     report = _document(run / REPORT_FOLDER / "metrics.json") or {}
-    return report if report.get("target", {}).get("weights") == weights_sha256 else None
+    # Ten crops aren't what is served.
+    if report.get("ten_crop") or report.get("target", {}).get("weights") != weights_sha256:
+        return None
+    return report
 
 
 def _document(path: Path) -> dict[str, Any] | None:
@@ -145,8 +155,3 @@ def _document(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: can't be read: {error}") from error
     return found
-
-
-def _listed(labels: Sequence[str]) -> str:
-    shown = ", ".join(labels[:_LISTED])
-    return shown if len(labels) <= _LISTED else f"{shown} and {len(labels) - _LISTED:,} more"

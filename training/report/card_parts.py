@@ -1,13 +1,17 @@
 """What a model card says that depends on the kind of model, and the metadata above it."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.preprocess import Preprocessing
 from training.config import RunConfig
+from training.errors import TrainingError
+from training.models import Published, architecture
 
 MISSING = "[More Information Needed]"
+MADE_WITH = "Fovea (fovea-train)"
+_LISTED = 12
 _METRICS = {
     "embedding": "Recall@k: the share of images with an image of their class among their k nearest. mAP@R: "
     "the mean average precision at R, the number of other images of the class.",
@@ -22,6 +26,25 @@ _METRICS = {
 def metrics_are(task: str) -> str:
     """What the numbers mean."""
     return _METRICS[task]
+
+
+def summary(task: str, classes: int, origin: str) -> str:
+    """What the model does, in a sentence, and what it was made of, in words that follow one."""
+    about = {
+        "single_label": f"Says which of {classes:,} classes an image shows",
+        "multi_label": f"Says which of {classes:,} classes an image has, any number of them",
+        "embedding": "Turns images into vectors that are near for similar images",
+    }[task]
+    return f"{about}. {origin}."
+
+
+def use(task: str, labels: Sequence[str]) -> str:
+    """What the model is for."""
+    if task == "embedding":
+        return "finding similar images, by the nearness of their embeddings"
+    named = ", ".join(labels[:_LISTED])
+    more = f" and {len(labels) - _LISTED:,} more" if len(labels) > _LISTED else ""
+    return f"images like those it learned from, of {named}{more}"
 
 
 def misuse(task: str) -> str:
@@ -50,35 +73,73 @@ def caveat(task: str) -> str:
 
 def details(config: RunConfig, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values of the first table."""
-    spec = config.preprocessing
     provenance = manifest.get("provenance", {})
-    start = "published weights" if config.model.pretrained else "random weights"
+    published = _published(config)
+    start = "random weights"
+    licence = str(provenance.get("licence", "")) or MISSING
+    if config.model.pretrained:
+        start = published.source if published else f"the weights published for {config.model.architecture}"
+        theirs = published.licence if published else ""
+        if licence == MISSING:
+            licence = f"not stated; the weights that it started from: {theirs or 'licence not known'}"
     found = [
         ("version", str(manifest.get("version", ""))),
         ("architecture", config.model.architecture),
         ("started from", config.model.init_weights or start),
-        ("input", f"{spec.crop_width} × {spec.crop_height} pixels, RGB; the short side brought to "
-         f"{spec.resize_short_side} ({spec.interpolation}), cut from the centre"),
+        ("input", described_input(config.preprocessing)),
         ("trained", config.run.created),
         ("exported", str(provenance.get("created", ""))),
         ("commit", str(provenance.get("commit", "") or config.run.commit)),
-        ("licence", str(provenance.get("licence", "")) or MISSING),
-        ("made with", "Fovea (fovea-train)"),
-    ]  # fmt: skip
+        ("licence", licence),
+        ("made with", MADE_WITH),
+    ]
     return [(title, value) for title, value in found if value]
 
 
+def described_input(spec: Preprocessing) -> str:
+    """What the model takes, and how an image becomes that."""
+    return (
+        f"{spec.crop_width} × {spec.crop_height} pixels, RGB; the short side brought to "
+        f"{spec.resize_short_side} ({spec.interpolation}), cut from the centre"
+    )
+
+
+def _published(config: RunConfig) -> Published | None:
+    """The published weights that a run started from; None where from none, or they aren't known here."""
+    told = config.model
+    if not told.pretrained:
+        return None
+    try:
+        return architecture(told.architecture).published_version(told.pretrained_version or None)
+    except TrainingError:  # of a library that isn't installed, or doesn't know them any more
+        return None
+
+
 def front_matter(
-    name: str, task: str, config: RunConfig, manifest: Mapping[str, Any], values: Mapping[str, float | None]
+    *,
+    name: str,
+    task: str,
+    tags: Sequence[str],
+    licence: str,
+    data: str = "",
+    values: Mapping[str, float | None] | None = None,
 ) -> str:
-    """YAML between lines of three dashes, as the Hub reads it."""
+    """YAML between lines of three dashes, as the Hub reads it.
+
+    Args:
+        name: the model's.
+        task: its task.
+        tags: beside that of the task.
+        licence: of the weights; empty leaves it out.
+        data: what `values` were measured on.
+        values: scores by the names of evaluations; None where there are none.
+    """
+    values = values or {}
     kind = "image-feature-extraction" if task == "embedding" else "image-classification"
-    licence = str(manifest.get("provenance", {}).get("licence", ""))
     lines = ["---", "library_name: fovea", f"pipeline_tag: {kind}"]
     if licence:
         lines.append(f"license: {_scalar(licence.lower())}")
-    tags = [kind, config.model.architecture, *(["onnx"] if manifest else ["pytorch"])]
-    lines += ["tags:", *(f"- {_scalar(tag)}" for tag in tags)]
+    lines += ["tags:", *(f"- {_scalar(tag)}" for tag in (kind, *tags))]
     scores = [
         (metric, title, values[key])
         for key, metric, title in (
@@ -89,7 +150,7 @@ def front_matter(
         if values.get(key) is not None
     ]
     if scores:
-        data = _scalar(Path(config.data.source).name or config.data.source)
+        data = _scalar(data)
         lines += [
             "model-index:",
             f"- name: {_scalar(name)}",

@@ -19,7 +19,7 @@ _COLOURS = {"train": MUTED, "val": BLUE}
 
 
 def curves(history: History, best_epoch: int | None = None) -> bytes:
-    """Loss and score by epoch; the epoch of the best checkpoint is marked."""
+    """Loss and score by epoch; the epoch of the weights is marked."""
     from matplotlib.ticker import MaxNLocator
 
     panels = [
@@ -27,13 +27,13 @@ def curves(history: History, best_epoch: int | None = None) -> bytes:
         for series, name in ((history.loss, "loss"), (history.score, history.score_name))
         if series
     ]
-    figure = _figure(4.6 * len(panels), 3.0)
+    figure = _figure(7.2 * len(panels), 3.4)
     for place, (lines, name) in enumerate(panels, 1):
         axes = _axes(figure, 1, len(panels), place)
         for series in lines:
             _line(axes, series)
         if best_epoch:
-            axes.axvline(best_epoch, color=ORANGE, linewidth=1, linestyle=(0, (3, 3)), label="best")
+            axes.axvline(best_epoch, color=ORANGE, linewidth=1, linestyle=(0, (3, 3)), label="these weights")
         axes.set_xlabel("epoch")
         _title(axes, name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -58,7 +58,7 @@ def reliability_diagram(before: Reliability, after: Reliability, temperature: fl
     panels = [(before, "temperature 1")]
     if temperature != 1:
         panels.append((after, f"temperature {temperature:.3g}"))
-    figure = _figure(3.9 * len(panels), 4.2)
+    figure = _figure(6.4 * len(panels), 4.2)
     grid = figure.add_gridspec(2, len(panels), height_ratios=(3.2, 1))
     most = max(int(measured.counts.max()) for measured, _ in panels)
     for column, (measured, title) in enumerate(panels):

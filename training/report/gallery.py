@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from service.errors import InvalidImage
 from service.preprocess import preprocess
 from training.evaluate.evaluation import Evaluation
-from training.evaluate.local import LocalTarget
 from training.evaluate.run import RunTarget
 from training.evaluate.target import Target
 from training.probabilities import blocks, log_softmax, sigmoid
@@ -169,10 +168,9 @@ class Gallery:
         split = self._found.pictures.split
         index = int(self._found.predictions.indices[row])
         try:
-            if isinstance(self._target, LocalTarget):
-                spec = self._target.preprocessing
+            spec = self._target.preprocessing
+            if spec is not None:
                 return preprocess(split.picture(index, spec.least_short_side), spec)
-            # A server's preprocessing isn't known here.
             picture = split.picture(index, 2 * SIDE).image
             picture.thumbnail((2 * SIDE, 2 * SIDE))
             return np.asarray(picture)

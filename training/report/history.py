@@ -34,6 +34,15 @@ class History:
     score: tuple[Series, ...]
     score_name: str
 
+    def as_good_as(self, epoch: int) -> tuple[int, ...]:
+        """The other epochs with that epoch's score on val, where no epoch has a better one."""
+        scores = next(
+            (dict(zip(one.epochs, one.values, strict=True)) for one in self.score if one.name == "val"), {}
+        )
+        if epoch not in scores or max(scores.values()) > scores[epoch]:
+            return ()
+        return tuple(other for other, score in scores.items() if score == scores[epoch] and other != epoch)
+
 
 def read_history(run: Path) -> History | None:
     """What `run`/metrics.jsonl says; None where there is none yet.

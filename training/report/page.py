@@ -1,10 +1,11 @@
 """An evaluation → one HTML document that needs nothing else: no script, no other file, no network."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.evaluate.console import shown_numbers
+from training.evaluate.console import answered, precision, shown_numbers
 from training.evaluate.evaluation import Evaluation
 from training.evaluate.run import RunTarget
 from training.evaluate.target import Target
@@ -21,6 +22,8 @@ MAX_CONFUSIONS = 25
 MAX_FAILURES = 100
 # More rows are folded away.
 MAX_OPEN_CLASSES = 30
+# Hexadecimal, of files and commits; shown on one line, the whole of it in its title.
+_DIGEST = re.compile(r"[0-9a-f]{32,}(-dirty)?")
 
 
 def page(found: Evaluation, target: Target, near: Neighbours) -> str:
@@ -41,6 +44,8 @@ def page(found: Evaluation, target: Target, near: Neighbours) -> str:
     )  # fmt: skip
     environment.filters["share"] = lambda value: f"{value:.2%}"
     environment.filters["count"] = lambda value: f"{value:,}"
+    environment.tests["digest"] = lambda value: _DIGEST.fullmatch(str(value)) is not None
+    environment.globals["precision"] = precision
     return environment.get_template(_TEMPLATE).render(**_context(found, target, near))
 
 
@@ -49,12 +54,13 @@ def _context(found: Evaluation, target: Target, near: Neighbours) -> dict[str, A
     numbers = shown_numbers(found)
     failures = found.predictions.failures
     context: dict[str, Any] = {
-        "title": found.target["name"],
+        "title": f"{found.target['kind']} {found.target['name']}",
+        "answered": answered(found),
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "found": found,
         "headline": _headline(numbers),
         "numbers": numbers,
-        "facts": {name: value for name, value in found.target.items() if name != "name"},
+        "facts": {name: value for name, value in found.target.items() if name not in ("kind", "name")},
         "failures": [(found.pictures.name(one.index), one.reason) for one in failures[:MAX_FAILURES]],
         "failed": len(failures),
         "grid": confusion_grid(found),
@@ -68,6 +74,7 @@ def _context(found: Evaluation, target: Target, near: Neighbours) -> dict[str, A
         "neighbourhoods": gallery.neighbourhoods(near),
         "near": near,
         "curves": None,
+        "ties": (),
         "run": None,
     }
     if found.before is not None and found.after is not None:
@@ -84,6 +91,7 @@ def _of_run(target: RunTarget) -> dict[str, Any]:
     best = target.loaded.checkpoint.epoch
     return {
         "curves": svg_uri(curves(history, best)) if history else None,
+        "ties": history.as_good_as(best) if history else (),
         "run": run_facts(target.loaded.config),
     }
 

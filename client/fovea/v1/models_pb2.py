@@ -24,25 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66ovea/v1/models.proto\x12\x08\x66ovea.v1\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fovea.v1.Model\"\xa2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x1c\n\x04task\x18\x05 \x01(\x0e\x32\x0e.fovea.v1.Task\x12\x14\n\x0cinput_height\x18\x06 \x01(\r\x12\x13\n\x0binput_width\x18\x07 \x01(\r\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x1b\n\x13\x65mbedding_dimension\x18\t \x01(\r\x12\x1a\n\x12\x65xecution_provider\x18\n \x01(\t\x12\x11\n\tprecision\x18\x0b \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12\x16\n\x0emax_batch_size\x18\r \x01(\r*]\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_SINGLE_LABEL\x10\x01\x12\x14\n\x10TASK_MULTI_LABEL\x10\x02\x12\x12\n\x0eTASK_EMBEDDING\x10\x03\x32\x9a\x01\n\x0cModelService\x12G\n\nListModels\x12\x1b.fovea.v1.ListModelsRequest\x1a\x1c.fovea.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.fovea.v1.GetModelRequest\x1a\x1a.fovea.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66ovea/v1/models.proto\x12\x08\x66ovea.v1\"\x13\n\x11ListModelsRequest\"^\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Model\x12\'\n\x07loading\x18\x02 \x03(\x0b\x32\x16.fovea.v1.LoadingModel\"A\n\x0cLoadingModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fovea.v1.Model\"\xd2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x1c\n\x04task\x18\x05 \x01(\x0e\x32\x0e.fovea.v1.Task\x12\x14\n\x0cinput_height\x18\x06 \x01(\r\x12\x13\n\x0binput_width\x18\x07 \x01(\r\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x1b\n\x13\x65mbedding_dimension\x18\t \x01(\r\x12\x1a\n\x12\x65xecution_provider\x18\n \x01(\t\x12\x11\n\tprecision\x18\x0b \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12\x16\n\x0emax_batch_size\x18\r \x01(\r\x12.\n\rpreprocessing\x18\x0e \x01(\x0b\x32\x17.fovea.v1.Preprocessing\"]\n\rPreprocessing\x12\x19\n\x11resize_short_side\x18\x01 \x01(\r\x12\x15\n\rinterpolation\x18\x02 \x01(\t\x12\x1a\n\x12jpeg_scaled_decode\x18\x03 \x01(\x08*]\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_SINGLE_LABEL\x10\x01\x12\x14\n\x10TASK_MULTI_LABEL\x10\x02\x12\x12\n\x0eTASK_EMBEDDING\x10\x03\x32\x9a\x01\n\x0cModelService\x12G\n\nListModels\x12\x1b.fovea.v1.ListModelsRequest\x1a\x1c.fovea.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.fovea.v1.GetModelRequest\x1a\x1a.fovea.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fovea.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASK']._serialized_start=507
-  _globals['_TASK']._serialized_end=600
+  _globals['_TASK']._serialized_start=758
+  _globals['_TASK']._serialized_end=851
   _globals['_LISTMODELSREQUEST']._serialized_start=35
   _globals['_LISTMODELSREQUEST']._serialized_end=54
   _globals['_LISTMODELSRESPONSE']._serialized_start=56
-  _globals['_LISTMODELSRESPONSE']._serialized_end=109
-  _globals['_GETMODELREQUEST']._serialized_start=111
-  _globals['_GETMODELREQUEST']._serialized_end=160
-  _globals['_GETMODELRESPONSE']._serialized_start=162
-  _globals['_GETMODELRESPONSE']._serialized_end=212
-  _globals['_MODEL']._serialized_start=215
-  _globals['_MODEL']._serialized_end=505
-  _globals['_MODELSERVICE']._serialized_start=603
-  _globals['_MODELSERVICE']._serialized_end=757
+  _globals['_LISTMODELSRESPONSE']._serialized_end=150
+  _globals['_LOADINGMODEL']._serialized_start=152
+  _globals['_LOADINGMODEL']._serialized_end=217
+  _globals['_GETMODELREQUEST']._serialized_start=219
+  _globals['_GETMODELREQUEST']._serialized_end=268
+  _globals['_GETMODELRESPONSE']._serialized_start=270
+  _globals['_GETMODELRESPONSE']._serialized_end=320
+  _globals['_MODEL']._serialized_start=323
+  _globals['_MODEL']._serialized_end=661
+  _globals['_PREPROCESSING']._serialized_start=663
+  _globals['_PREPROCESSING']._serialized_end=756
+  _globals['_MODELSERVICE']._serialized_start=854
+  _globals['_MODELSERVICE']._serialized_end=1008
 # @@protoc_insertion_point(module_scope)

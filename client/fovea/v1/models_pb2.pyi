@@ -63,16 +63,46 @@ class ListModelsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: builtins.int
+    LOADING_FIELD_NUMBER: builtins.int
     @property
-    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Model]: ...
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Model]:
+        """Those that are loaded and warm."""
+
+    @property
+    def loading(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LoadingModel]:
+        """Those that the server is still loading; calls that need one get UNAVAILABLE."""
+
     def __init__(
         self,
         *,
         models: collections.abc.Iterable[global___Model] | None = ...,
+        loading: collections.abc.Iterable[global___LoadingModel] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loading", b"loading", "models", b"models"]) -> None: ...
 
 global___ListModelsResponse = ListModelsResponse
+
+@typing.final
+class LoadingModel(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    IS_DEFAULT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    version: builtins.str
+    is_default: builtins.bool
+    """As Model.is_default."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+        is_default: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_default", b"is_default", "name", b"name", "version", b"version"]) -> None: ...
+
+global___LoadingModel = LoadingModel
 
 @typing.final
 class GetModelRequest(google.protobuf.message.Message):
@@ -128,6 +158,7 @@ class Model(google.protobuf.message.Message):
     PRECISION_FIELD_NUMBER: builtins.int
     FINGERPRINT_FIELD_NUMBER: builtins.int
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
+    PREPROCESSING_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     is_default: builtins.bool
@@ -149,6 +180,10 @@ class Model(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """One per class, in the order of the logits; none of a TASK_EMBEDDING model."""
 
+    @property
+    def preprocessing(self) -> global___Preprocessing:
+        """How a picture is brought to input_height × input_width."""
+
     def __init__(
         self,
         *,
@@ -165,7 +200,37 @@ class Model(google.protobuf.message.Message):
         precision: builtins.str = ...,
         fingerprint: builtins.str = ...,
         max_batch_size: builtins.int = ...,
+        preprocessing: global___Preprocessing | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "embedding_dimension", b"embedding_dimension", "execution_provider", b"execution_provider", "fingerprint", b"fingerprint", "input_height", b"input_height", "input_width", b"input_width", "is_default", b"is_default", "labels", b"labels", "max_batch_size", b"max_batch_size", "name", b"name", "precision", b"precision", "task", b"task", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["preprocessing", b"preprocessing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "embedding_dimension", b"embedding_dimension", "execution_provider", b"execution_provider", "fingerprint", b"fingerprint", "input_height", b"input_height", "input_width", b"input_width", "is_default", b"is_default", "labels", b"labels", "max_batch_size", b"max_batch_size", "name", b"name", "precision", b"precision", "preprocessing", b"preprocessing", "task", b"task", "version", b"version"]) -> None: ...
 
 global___Model = Model
+
+@typing.final
+class Preprocessing(google.protobuf.message.Message):
+    """What happens to a picture before the graph: resized, then input_height × input_width cut from the
+    centre. Raw pixels go through it like a decoded file.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESIZE_SHORT_SIDE_FIELD_NUMBER: builtins.int
+    INTERPOLATION_FIELD_NUMBER: builtins.int
+    JPEG_SCALED_DECODE_FIELD_NUMBER: builtins.int
+    resize_short_side: builtins.int
+    """The shorter side is brought to so many pixels, the aspect ratio kept."""
+    interpolation: builtins.str
+    """nearest, bilinear, bicubic or lanczos, antialiased as Pillow does it."""
+    jpeg_scaled_decode: builtins.bool
+    """Whether large JPEGs are decoded at a half, a quarter or an eighth of their size first."""
+    def __init__(
+        self,
+        *,
+        resize_short_side: builtins.int = ...,
+        interpolation: builtins.str = ...,
+        jpeg_scaled_decode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["interpolation", b"interpolation", "jpeg_scaled_decode", b"jpeg_scaled_decode", "resize_short_side", b"resize_short_side"]) -> None: ...
+
+global___Preprocessing = Preprocessing

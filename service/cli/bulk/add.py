@@ -66,7 +66,7 @@ def add(
         raise click.ClickException(images.empty)
     done: Counter[str] = Counter()
     with connected(address, timeout_s) as client, BrokenList(broken_file) as broken:
-        there = ready_collection(client, collection, model, images, attributes, engine.manifest)
+        there = ready_collection(client, collection, model, images, attributes, engine.manifest, timeout_s)
         with engine.indexing(client, there, timeout_s, checksum=checksum) as indexing, progress() as bar:
             task = bar.add_task("indexing", total=total)
             try:

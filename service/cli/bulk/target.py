@@ -8,6 +8,7 @@ from fovea import AlreadyExists, AttributeType, Client, Collection, NotFound
 
 from service.cli.bulk.attributes import DECLARED, MAX_DECLARED, OWN, SHA256
 from service.cli.bulk.source import Source
+from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import origin
 from service.manifest import Manifest
 
@@ -19,6 +20,7 @@ def ready_collection(
     images: Source,
     stated: Mapping[str, str],
     manifest: Manifest | None,
+    timeout_s: float,
 ) -> Collection:
     """The collection, made if it is missing, and fit for what comes.
 
@@ -29,13 +31,18 @@ def ready_collection(
         images: what comes.
         stated: attributes of a new collection, name → type; of one that is there they must be so.
         manifest: of the package that makes the vectors, where the server doesn't.
+        timeout_s: how long a model is waited for that the server is still loading.
 
     Raises:
         click.ClickException: it can't take what comes.
     """
     try:
+        if manifest is None:
+            wait_for_collection(client, name, timeout_s)
         there = client.collection(name)
     except NotFound:
+        if manifest is None:
+            wait_for_model(client, model, timeout_s)
         attributes = {**images.columns, **DECLARED, **cast("dict[str, AttributeType]", stated)}
         if len(attributes) > MAX_DECLARED:
             raise click.ClickException(

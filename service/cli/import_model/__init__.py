@@ -11,6 +11,7 @@ pixels      pixels → its input, in numpy; pictures to compare on
 packaged    the graph that the service runs: pixels in, logits and unit-length embeddings out
 batches     graphs that were made for one batch size
 compare     the packaged graph against the model by itself
+differs     do its answers depend on the picture
 package     manifest, and how the folder comes into the repository
 nodes       what editing a graph takes
 """

@@ -154,7 +154,7 @@ def import_model_command(**options: Any) -> None:
     normalisation and transposition go into its graph, as does the embedding's way to unit length, and
     its batches are of any size. Nothing is published unless ONNX Runtime computes from the package
     what it computes from FILE: max|Δ| ÷ max|reference| at most 1e-4, or 1e-2 where FILE computes in
-    float16.
+    float16, or 5e-2 where it is quantized to int8.
 
     \b
     fovea import-model resnet50.onnx --labels imagenet.txt
@@ -183,4 +183,6 @@ def import_model_command(**options: Any) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(f"the same as the model by itself, {imported.comparison}")
     click.echo(f"published {imported.folder}")
+    if imported.warning:
+        click.secho(f"warning: {imported.warning}", fg="yellow", err=True)
     click.echo(f"next: fovea serve --model-repository {shlex.quote(str(repository))}")

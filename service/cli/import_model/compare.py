@@ -9,11 +9,28 @@ from numpy.typing import NDArray
 from service.agreement import Agreement
 from service.session import ModelSession
 
-# As the export's gates of fp32 are.
-MAX_RELATIVE_ERROR = 1e-4
-# Of a model that computes in float16 by itself: ONNX Runtime leaves out roundings as neighbours allow.
-MAX_RELATIVE_ERROR_OF_HALF = 1e-2
-MIN_EMBEDDING_COSINE = 0.9999
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far from what the model gives by itself is near enough.
+
+    Attributes:
+        max_relative_error: the most of max|Δ| ÷ max|expected|.
+        min_embedding_cosine: the least mean.
+    """
+
+    max_relative_error: float
+    min_embedding_cosine: float
+
+
+# By what the model computes in by itself. fp32: as the export's gates are. Else ONNX Runtime leaves out
+# roundings as neighbours allow, and one to eight bits may fall on its other side.
+TOLERANCES = {
+    "fp32": Tolerance(1e-4, 0.9999),
+    "fp16": Tolerance(1e-2, 0.9999),
+    "bf16": Tolerance(5e-2, 0.999),
+    "int8": Tolerance(5e-2, 0.999),
+}
 # One picture alone, and a size that is no power of two.
 BATCH_SIZES = (1, 3)
 _TINY = float(np.finfo(np.float32).tiny)
@@ -28,14 +45,14 @@ class Expected:
         embedding: [pictures, dimension], unit length.
         activation: "Softmax" or "Sigmoid", where the package leaves it out; else empty.
         probabilities: [pictures, classes], what the activation gives; [pictures, 0] without one.
-        max_relative_error: how far from it is near enough, `MAX_RELATIVE_ERROR` or that of half precision.
+        tolerance: how far from it is near enough.
     """
 
     logits: NDArray[np.float64]
     embedding: NDArray[np.float64]
     activation: str
     probabilities: NDArray[np.float64]
-    max_relative_error: float
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Comparison:
         logits_error, probabilities_error: 0 where there are none.
         embedding_error: of the unit-length vectors.
         embedding_cosine: mean over the pictures.
-        max_relative_error: the most that is near enough.
+        tolerance: what is near enough.
     """
 
     pictures: int
@@ -57,7 +74,7 @@ class Comparison:
     probabilities_error: float
     embedding_error: float
     embedding_cosine: float
-    max_relative_error: float
+    tolerance: Tolerance
 
     @property
     def agreement(self) -> Agreement:
@@ -70,8 +87,8 @@ class Comparison:
         """Whether it is near enough; written so that nan isn't."""
         errors = (self.logits_error, self.probabilities_error, self.embedding_error)
         return (
-            all(error <= self.max_relative_error for error in errors)
-            and self.embedding_cosine >= MIN_EMBEDDING_COSINE
+            all(error <= self.tolerance.max_relative_error for error in errors)
+            and self.embedding_cosine >= self.tolerance.min_embedding_cosine
             and self.same_top1 in (None, 1.0)
         )
 
@@ -90,7 +107,7 @@ class Comparison:
             largest(self.probabilities_error, other.probabilities_error),
             largest(self.embedding_error, other.embedding_error),
             -largest(-self.embedding_cosine, -other.embedding_cosine),
-            self.max_relative_error,
+            self.tolerance,
         )
 
     def __str__(self) -> str:
@@ -100,9 +117,9 @@ class Comparison:
             else f"logits {self.logits_error:.2g}, same top-1 {self.same_top1:.2%}, "
         )
         return (
-            f"max|Δ| ÷ max|reference| (at most {self.max_relative_error:.0e}): {of_classes}embeddings "
-            f"{self.embedding_error:.2g}, cosine {self.embedding_cosine:.6f}, on {self.pictures} pictures in "
-            f"batches of {' and '.join(map(str, BATCH_SIZES))}"
+            f"max|Δ| ÷ max|reference| (at most {self.tolerance.max_relative_error:.0e}): {of_classes}"
+            f"embeddings {self.embedding_error:.2g}, cosine {self.embedding_cosine:.6f}, on {self.pictures} "
+            f"pictures in batches of {' and '.join(map(str, BATCH_SIZES))}"
         )
 
 
@@ -125,11 +142,11 @@ def _compare(expected: Expected, session: ModelSession, pictures: NDArray[np.uin
     both_zero = ~embedding.any(axis=1) & ~expected.embedding.any(axis=1)
     cosine = float(np.where(both_zero, 1.0, cosines).mean())
     if expected.logits.shape[1] == 0:
-        return Comparison(len(pictures), None, 0.0, 0.0, embedding_error, cosine, expected.max_relative_error)
+        return Comparison(len(pictures), None, 0.0, 0.0, embedding_error, cosine, expected.tolerance)
     probabilities_error = 0.0
     if expected.activation:
         probabilities_error = _relative_error(
-            _probabilities(logits, expected.activation), expected.probabilities
+            probabilities_of(logits, expected.activation), expected.probabilities
         )
     return Comparison(
         len(pictures),
@@ -138,14 +155,14 @@ def _compare(expected: Expected, session: ModelSession, pictures: NDArray[np.uin
         probabilities_error,
         embedding_error,
         cosine,
-        expected.max_relative_error,
+        expected.tolerance,
     )
 
 
 def _same_top1(logits: NDArray[np.float64], expected: Expected) -> float:
     """The share; of two logits that differ by less than the error allowed either may be the higher one."""
     chosen = np.take_along_axis(expected.logits, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
-    margin = expected.max_relative_error * np.abs(expected.logits).max()
+    margin = expected.tolerance.max_relative_error * np.abs(expected.logits).max()
     return float((chosen >= expected.logits.max(axis=1) - margin).mean())
 
 
@@ -153,7 +170,8 @@ def _relative_error(values: NDArray[np.float64], expected: NDArray[np.float64]) 
     return float(np.abs(values - expected).max() / max(np.abs(expected).max(), _TINY))
 
 
-def _probabilities(logits: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
+def probabilities_of(logits: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
+    """What "Softmax" or "Sigmoid" makes of logits [pictures, classes]."""
     if activation == "Sigmoid":
         return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))

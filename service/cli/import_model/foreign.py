@@ -19,7 +19,15 @@ _OLDEST_IR = 4
 # Of a protobuf message, and so of a file that travels alone.
 _MAX_BYTES = 2**31 - 1
 # Of sixteen bits; a model's input may be of the first.
-_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_HALF = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+# Operators of eight bits: these, QLinearConv and its like, ConvInteger and its like.
+_EIGHT_BITS = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QGemm",
+    "DynamicQuantizeMatMul",
+}
 Dims = tuple[int | None, int | None, int | None, int | None]
 
 
@@ -51,9 +59,12 @@ class Foreign:
         return self.dims[0]
 
     @property
-    def in_half_precision(self) -> bool:
-        """Whether some of it is computed in sixteen bits, which every engine rounds at places of its own."""
-        return self.input_type in _HALF or _has_half(self.model.graph)
+    def precision(self) -> str:
+        """What it was made in, by what is in the graph: "int8", else "fp16" or "bf16", else "fp32"."""
+        if _has_eight_bits(self.model.graph):
+            return "int8"
+        kinds = {self.input_type} | _kinds(self.model.graph)
+        return next((name for kind, name in _HALF.items() if kind in kinds), "fp32")
 
 
 def read_foreign(file: Path) -> Foreign:
@@ -126,13 +137,25 @@ def _dense_names(model: onnx.ModelProto) -> Iterator[TensorProto]:
     return (weight.values for weight in model.graph.sparse_initializer)
 
 
-def _has_half(graph: onnx.GraphProto) -> bool:
-    casts = (entry.i for node in graph.node if node.op_type == "Cast" for entry in node.attribute)
-    return (
-        any(weight.data_type in _HALF for weight in graph.initializer)
-        or any(kind in _HALF for kind in casts)
-        or any(_has_half(inner) for node in graph.node for inner in subgraphs(node))
+def _has_eight_bits(graph: onnx.GraphProto) -> bool:
+    return any(
+        node.op_type in _EIGHT_BITS
+        or node.op_type.startswith("QLinear")
+        or node.op_type.endswith(("Integer", "IntegerToFloat"))
+        or any(_has_eight_bits(inner) for inner in subgraphs(node))
+        for node in graph.node
     )
+
+
+def _kinds(graph: onnx.GraphProto) -> set[int]:
+    """The types of its weights, and those that it casts to."""
+    kinds = {weight.data_type for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast":
+            kinds |= {entry.i for entry in node.attribute}
+        for inner in subgraphs(node):
+            kinds |= _kinds(inner)
+    return kinds
 
 
 def _picture_input(file: Path, inputs: list[onnx.ValueInfoProto]) -> tuple[str, int, Dims]:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from service.cli.import_model.batches import AS_IT_IS, ways_to_batch
 from service.cli.import_model.compare import (
     BATCH_SIZES,
-    MAX_RELATIVE_ERROR,
-    MAX_RELATIVE_ERROR_OF_HALF,
+    TOLERANCES,
     Comparison,
     Expected,
+    Tolerance,
     compare,
 )
+from service.cli.import_model.differs import indifference
 from service.cli.import_model.errors import ImportRefused
 from service.cli.import_model.foreign import Foreign, read_foreign
 from service.cli.import_model.package import (
@@ -44,10 +45,12 @@ class Imported:
     Attributes:
         folder: <repository>/<name>/<version>.
         comparison: of it with the foreign model.
+        warning: what is odd about the model; empty where nothing is.
     """
 
     folder: Path
     comparison: Comparison
+    warning: str
 
 
 def import_model(settings: ImportSettings, say: Callable[[str], None] = lambda _line: None) -> Imported:
@@ -65,7 +68,8 @@ def import_model(settings: ImportSettings, say: Callable[[str], None] = lambda _
     pixels, height, width = settings.pixels(foreign)
     spec = settings.preprocessing(height, width)
     name = foreign.input_name
-    say(f"{foreign.file}: opset {foreign.opset}, input {name!r} {pixels.layout}, {height}x{width}")
+    made = f"opset {foreign.opset}, {foreign.precision}"
+    say(f"{foreign.file}: {made}, input {name!r} {pixels.layout}, {height}x{width}")
     pictures = (
         generated_pictures(height, width)
         if settings.images is None
@@ -85,26 +89,28 @@ def import_model(settings: ImportSettings, say: Callable[[str], None] = lambda _
         _origin(foreign, recipe),
         settings.training_data,
         settings.licence,
+        foreign.precision,
     )
+    expected = _expected(recipe, values, TOLERANCES[foreign.precision])
     with staged(settings.repository, settings.name, version) as folder:
-        error = MAX_RELATIVE_ERROR_OF_HALF if foreign.in_half_precision else MAX_RELATIVE_ERROR
-        expected = _expected(recipe, values, error)
         comparison = _package(foreign, recipe, facts, folder, pictures, expected, say)
-    return Imported(settings.repository / settings.name / str(version), comparison)
+    published = settings.repository / settings.name / str(version)
+    return Imported(published, comparison, indifference(recipe.task, expected, pictures))
 
 
-def _expected(recipe: Recipe, values: Values, max_relative_error: float) -> Expected:
+def _expected(recipe: Recipe, values: Values, tolerance: Tolerance) -> Expected:
     embedding = recipe.embedding_of(values[recipe.embedding])
     source, none = recipe.source, np.empty((len(embedding), 0))
     if source is None:
-        return Expected(none, embedding, "", none, max_relative_error)
+        return Expected(none, embedding, "", none, tolerance)
     outputs = values[source.output]
+    activation = source.activation if source.output != source.tensor else ""
     return Expected(
         recipe.logits_of(values[source.tensor]),
         embedding,
-        source.activation,
-        outputs.reshape(len(outputs), -1) if source.activation else none,
-        max_relative_error,
+        activation,
+        outputs.reshape(len(outputs), -1) if activation else none,
+        tolerance,
     )
 
 
@@ -119,13 +125,11 @@ def _package(
 ) -> Comparison:
     """Write the first way to batch whose package gives what is expected."""
     failures = []
-    settings = ModelSettings(
-        execution_provider="cpu", precision="fp32", compile_cache="", max_batch_size=max(BATCH_SIZES)
-    )
+    settings = ModelSettings(execution_provider="cpu", compile_cache="", max_batch_size=max(BATCH_SIZES))
     for way, packaged in ways_to_batch(foreign, recipe):
         manifest = document(facts, recipe, packaged)
         write_model(folder, packaged, manifest)
-        write_manifest(folder, manifest, None)
+        write_manifest(folder, manifest, facts.precision, None)
         try:
             with quiet():
                 (session,) = open_sessions(read_manifest(folder), settings)
@@ -134,7 +138,7 @@ def _package(
             failures.append(f"{way}: {_first_line(error)}")
             continue
         if comparison.good:
-            write_manifest(folder, manifest, comparison.agreement)
+            write_manifest(folder, manifest, facts.precision, comparison.agreement)
             if foreign.fixed_batch is not None or way != AS_IT_IS:
                 say(f"made for batches of {foreign.fixed_batch or 1}; packaged for any: {way}")
             return comparison

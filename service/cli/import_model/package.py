@@ -39,6 +39,7 @@ class Facts:
         preprocessing: what the service does to an image before the graph.
         origin: which file this was, and what was taken of it.
         training_data, licence: of the weights; empty where unknown.
+        precision: what the model computes in.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Facts:
     origin: str
     training_data: str
     licence: str
+    precision: str
 
 
 def document(facts: Facts, recipe: Recipe, packaged: Packaged) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def write_model(folder: Path, packaged: Packaged, facts: dict[str, Any]) -> None
     (folder / MODEL_FILE).write_bytes(content)
 
 
-def write_manifest(folder: Path, facts: dict[str, Any], agreement: Agreement | None) -> None:
+def write_manifest(folder: Path, facts: dict[str, Any], precision: str, agreement: Agreement | None) -> None:
     """Write the manifest of the model in the folder; its agreement may not be known yet.
 
     Raises:
@@ -121,7 +123,7 @@ def write_manifest(folder: Path, facts: dict[str, Any], agreement: Agreement | N
     variant: dict[str, Any] = {
         "file": MODEL_FILE,
         "sha256": hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest(),
-        "precision": "fp32",
+        "precision": precision,
         "provider": "any",
     }
     if agreement is not None:

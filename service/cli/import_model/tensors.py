@@ -14,9 +14,15 @@ from service.cli.import_model.nodes import reads
 _PLAIN = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast")
 # What rounds a tensor to eight bits and brings it back.
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+_TO_EIGHT_BITS = ("QuantizeLinear", "DynamicQuantizeLinear")
 _LINEAR = ("Gemm", "MatMul", "Conv")
+# The same in eight bits: operator → the places of its two sides, each followed by a scale and a zero point.
+_LINEAR_OF_EIGHT_BITS = {"QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "QGemm": (0, 3)}
+# Of the first side is known only what it was before it was rounded.
+_LINEAR_OF_INTEGERS = {"ConvInteger": (0, 1), "MatMulInteger": (0, 1)}
 # What turns logits into probabilities → the task.
 ACTIVATIONS = {"Softmax": "single_label", "Sigmoid": "multi_label"}
+_ACTIVATIONS_OF_EIGHT_BITS = {"QLinearSoftmax": "Softmax", "QLinearSigmoid": "Sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,10 @@ class Source:
 
     Attributes:
         tensor: the name of theirs, or of the probabilities'.
-        output: the name of what the model itself gives, before it is rounded to eight bits; the same, or what
-            an activation makes of the tensor.
+        output: the name of what the model itself gives, before it is rounded to eight bits: what an
+            activation makes of the tensor; the same where there is none, or one that works in eight bits.
         probabilities: whether the tensor holds probabilities, which the package turns into logits.
-        activation: the operator between the two, which is left out; empty where they are the same.
+        activation: the operator behind the tensor, which is left out; empty where there is none.
         task: "single_label" or "multi_label", as far as the graph says.
     """
 
@@ -114,31 +120,62 @@ class Tensors:
         Raises:
             ImportRefused: there is no such layer.
         """
-        linear = [
-            features
-            for node in self._ancestors(logits)
-            if node.op_type in _LINEAR and (features := self._features(node)) is not None
-        ]
-        if not linear:
-            raise ImportRefused(
-                f"{self._file}: no Gemm, MatMul or Conv with weights leads to {logits!r}; say which tensor "
-                "holds the features with --embedding"
-            )
-        return linear[-1]
+        for node in reversed(list(self._ancestors(logits))):
+            if (features := self._features(node)) is not None:
+                return features
+        raise ImportRefused(
+            f"{self._file}: no Gemm, MatMul or Conv with weights leads to {logits!r}; say which tensor holds "
+            "the features with --embedding"
+        )
 
     def _before_activation(self, name: str) -> Source | None:
         at, output = name, name
         while (node := self._producer.get(at)) is not None and node.op_type in (*_PLAIN, *_ROUNDING):
             at = node.input[0]
             output = at if node.op_type in _ROUNDING else output
+        if node is not None and node.op_type in _ACTIVATIONS_OF_EIGHT_BITS:
+            activation = _ACTIVATIONS_OF_EIGHT_BITS[node.op_type]
+            tensor = self._as_float(node, 0)
+            return Source(tensor, tensor, False, activation, ACTIVATIONS[activation])
         if node is None or node.op_type not in ACTIVATIONS or node.domain not in ("", "ai.onnx"):
             return None
         return Source(node.input[0], output, False, node.op_type, ACTIVATIONS[node.op_type])
 
     def _features(self, node: onnx.NodeProto) -> str | None:
-        """Of a product with weights the other side; None of a product of two things in the picture."""
-        sides = [name for name in node.input[:2] if self.of_picture(name)]
-        return sides[0] if len(sides) == 1 else None
+        """Of a product with weights the other side, in floats; None of one of two things in the picture."""
+        kind = node.op_type
+        places = (
+            (0, 1) if kind in _LINEAR else _LINEAR_OF_EIGHT_BITS.get(kind) or _LINEAR_OF_INTEGERS.get(kind)
+        )
+        sides = [place for place in places or () if self.of_picture(node.input[place])]
+        if len(sides) != 1:
+            return None
+        if kind in _LINEAR:
+            return node.input[sides[0]]
+        if kind in _LINEAR_OF_INTEGERS:
+            return self._before_rounding(node.input[sides[0]])
+        return self._as_float(node, sides[0])
+
+    def _before_rounding(self, name: str) -> str | None:
+        """What a tensor of eight bits was made of; None where it was never anything else."""
+        producer = self._producer.get(name)
+        return producer.input[0] if producer is not None and producer.op_type in _TO_EIGHT_BITS else None
+
+    def _as_float(self, node: onnx.NodeProto, place: int) -> str:
+        """What a node reads in eight bits, as floats; they are added to the graph where they aren't there."""
+        name = node.input[place]
+        if (before := self._before_rounding(name)) is not None:
+            return before
+        floats = f"{name}/floats"
+        while floats in self._producer:
+            floats += "_"
+        added = onnx.helper.make_node(
+            "DequantizeLinear", [name, node.input[place + 1], node.input[place + 2]], [floats]
+        )
+        self._graph.node.append(added)
+        self._place[floats], self._producer[floats] = len(self._graph.node) - 1, added
+        self._of_picture.add(floats)
+        return floats
 
     def _ancestors(self, name: str) -> Iterator[onnx.NodeProto]:
         """What a tensor is computed by, in the graph's order."""

@@ -125,6 +125,10 @@ def test_list_and_drop(fovea_command: Fovea, album: Path) -> None:
     kept = fovea_command("index", "drop", given="n\n")
     assert kept.exit_code == 1
     assert "drop collection 'default' with 20 images? [y/N]" in kept.stdout
+    assert kept.stderr == "Aborted!\n"
+    silent = fovea_command("index", "drop", given="")
+    assert silent.exit_code == 1
+    assert silent.stderr == "Error: nobody answered; --yes drops it without asking\n"
     assert fovea_command("index", "count").stdout == "20\n"
     assert fovea_command("index", "drop", "--yes").stdout == "dropped collection 'default' with 20 images\n"
     gone = fovea_command("index", "count")

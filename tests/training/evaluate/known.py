@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from training.evaluate.data import LabelledPictures
 from training.evaluate.target import Answer, Target
+from training.evaluate.ten_crop import TenCrop
 from training.splits import Split
 
 
@@ -28,7 +29,7 @@ class Known(Target):
         self.temperature = temperature
         self._said = said
 
-    def answers(self, split: Split) -> Iterator[Answer]:
+    def answers(self, split: Split, ten_crop: TenCrop | None = None) -> Iterator[Answer]:
         for index, said in enumerate(self._said):
             if isinstance(said, str):
                 yield Answer(index, fault=said)

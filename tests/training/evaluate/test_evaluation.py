@@ -25,7 +25,8 @@ def test_failures_and_what_is_no_number_count_nowhere() -> None:
     assert found.predictions.indices.tolist() == [0, 1, 3, 5]
     assert found.targets.tolist() == [0, 1, 2, 1]
     assert found.numbers["top1_accuracy"] == 0.75
-    assert found.numbers["top5_accuracy"] == 1.0
+    # Of three classes the right one is always among five.
+    assert "top5_accuracy" not in found.numbers
     document = json.loads(json.dumps(found.document(), allow_nan=False))
     assert document["failures"] == [
         {"image": "#2", "reason": "broken"},
@@ -44,6 +45,33 @@ def test_the_temperature_changes_the_loss_and_not_the_accuracy() -> None:
     assert cooled.numbers["nll_before_temperature"] == plain.numbers["nll"]
     assert cooled.numbers["nll"] != plain.numbers["nll"]
     assert cooled.numbers["top1_accuracy"] == plain.numbers["top1_accuracy"]
+
+
+def test_accuracy_at_5_is_there_from_six_classes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for classes in (5, 6):
+        labels = tuple(map(str, range(classes)))
+        said: list[list[float] | str] = [list(map(float, range(classes)))] * classes
+        found = evaluate(Known(labels, said), pictures(labels, list(range(classes))))
+        show(found)
+        assert ("accuracy@5" in capsys.readouterr().out) == (classes == 6)
+        assert found.numbers.get("top5_accuracy") == (None if classes == 5 else 5 / 6)
+
+
+def test_a_class_that_is_never_given_has_no_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(Known(CLASSES, [[5, 0, 0], [5, 0, 0]]), pictures(CLASSES, [0, 1]))
+    show(found)
+    row, _confused = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bee")]
+    assert row.split() == ["bee", "–", "0.00%", "0.00%", "1"]
+    assert found.numbers["macro_precision"] == 0.25
+
+
+def test_what_got_no_answer_is_counted_against_all(capsys: pytest.CaptureFixture[str]) -> None:
+    show(evaluate(Known(CLASSES, SAID), pictures(CLASSES, [0, 1, 1, 2, 0, 1])))
+    shown = capsys.readouterr().out
+    assert "on made up: 4 of 6 images, 2 without an answer\n" in shown
+    assert "without an answer; they count nowhere\n  #2: broken\n" in shown
+    show(evaluate(Known(CLASSES, SAID[:1]), pictures(CLASSES, [0])))
+    assert "on made up: 1 image\n" in capsys.readouterr().out
 
 
 def test_means_over_classes_leave_out_those_without_images() -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from service.preprocess import Preprocessing
+from tests.packages import write_colors
 from tests.servers import ServerProcess
 from tests.training.noisy import NAMES, Noisy, write_noisy_folders
 from tests.training.pictures import picture
@@ -149,6 +150,17 @@ def test_other_tasks_have_their_own_numbers_and_the_same_everywhere(
             else:
                 assert {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"} == package.numbers.keys()
                 assert "per_class" not in package.document()
+
+
+def test_a_server_without_a_temperature_has_one_of_1(tmp_path: Path) -> None:
+    write_colors(tmp_path / "models")
+    sources = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+    with (
+        ServerProcess(tmp_path / "models", tmp_path / "index") as process,
+        ServerTarget(process.address) as served,
+    ):
+        assert len(list(served.answers(Split(sources, np.zeros(30, np.int64))))) == 30
+        assert served.temperature == 1
 
 
 def test_a_server_that_goes_away_is_an_error_not_a_score(noisy: Noisy, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from service.manifest import read_manifest
 from tests.training.data_sources import write_csv
 from tests.training.noisy import NAMES, write_noisy_folders
 from training.cli import main
@@ -65,6 +66,10 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     assert f"| mean average precision | {numbers['mean_average_precision']:.2%} |" in card
     manifest = json.loads((tmp_path / "models" / "made" / "1" / "manifest.json").read_text())
     assert (manifest["task"], manifest["temperature"]) == ("multi_label", kept["temperature"])
+    (fp32,) = read_manifest(tmp_path / "models" / "made" / "1").variants
+    assert fp32.agreement is not None
+    assert fp32.agreement.decision_agreement == 1
+    assert "| same labels |" in card
 
 
 def test_classes_that_were_held_out(tmp_path: Path) -> None:

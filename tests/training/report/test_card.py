@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,50 @@ def test_a_report_counts_only_for_the_weights_that_it_is_about(noisy: Noisy, tmp
     (run / "report" / "metrics.json").write_text("{")
     with pytest.raises(RunError, match=r"metrics\.json"):
         report_on(run, "abc")
+
+
+def test_what_is_not_worth_telling_or_is_not_there_is_left_out(noisy: Noisy) -> None:
+    report = {
+        "metrics": {"top1_accuracy": 0.5, "top5_accuracy": 1.0},
+        "per_class": [
+            {"label": "a", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 3, "predicted": 0},
+            {"label": "b", "precision": 0.5, "recall": 1.0, "f1": 0.667, "support": 3, "predicted": 6},
+        ],
+    }
+    card = model_card(noisy.run, read_config(noisy.run), report=report)
+    # Of three classes the right one is always among five.
+    assert "accuracy@1 |" in card
+    assert "accuracy@5 |" not in card
+    assert "| a | 3 | – | 0.00% | 0.00% |" in card
+    assert "| b | 3 | 50.00% | 100.00% | 66.70% |" in card
+    assert "accuracy@5" not in packaged(noisy).split("## Quantitative analyses")[1]
+
+
+def test_ten_crops_are_not_what_is_served(noisy: Noisy, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    report: dict[str, object] = {"target": {"weights": "abc"}, "metrics": {}, "ten_crop": {"crops": 10}}
+    (tmp_path / "report" / "metrics.json").write_text(json.dumps(report))
+    assert report_on(tmp_path, "abc") is None
+    (tmp_path / "report" / "metrics.json").write_text(json.dumps(report | {"ten_crop": None}))
+    assert report_on(tmp_path, "abc") is not None
+
+
+def test_the_licence_of_what_a_run_started_from_is_told(noisy: Noisy) -> None:
+    config = read_config(noisy.run)
+
+    def card(architecture: str, version: str = "", licence: str = "") -> str:
+        model = replace(config.model, architecture=architecture, pretrained=True, pretrained_version=version)
+        manifest = {"name": "a", "provenance": {"licence": licence}}
+        return model_card(noisy.run, replace(config, model=model), manifest)
+
+    lite = card("efficientnet-lite0")
+    assert "| started from | Google's EfficientNet-lite weights, trained on ImageNet-1k" in lite
+    assert "| licence | not stated; the weights that it started from: Apache-2.0 |" in lite
+    assert "resnet50-0676ba61.pth" in card("resnet50", "v1").replace("\\", "")
+    assert "| licence | CC0-1.0 |" in card("resnet50", licence="CC0-1.0")
+    unknown = card("timm:never-there")
+    assert "| started from | the weights published for timm:never-there |" in unknown
+    assert "the weights that it started from: licence not known |" in unknown
 
 
 def test_a_strangers_text_stays_text() -> None:

@@ -41,6 +41,16 @@ def test_the_score_is_the_one_that_the_run_has(tmp_path: Path) -> None:
     assert (history.score_name, [one.name for one in history.score]) == ("recall at 1", ["val"])
 
 
+def test_epochs_that_did_as_well_are_known(tmp_path: Path) -> None:
+    scores = [0.5, 0.9, 0.7, 0.9]
+    lines = [{"epoch": epoch, "val_accuracy": score} for epoch, score in enumerate(scores, 1)]
+    history = read_history(write(tmp_path, *lines))
+    assert history is not None
+    assert history.as_good_as(4) == (2,)
+    # Not of one that others beat, as the last may be, nor of one that has no score.
+    assert history.as_good_as(3) == history.as_good_as(9) == ()
+
+
 def test_a_run_without_an_epoch_has_no_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) is None
     assert read_history(write(tmp_path)) is None

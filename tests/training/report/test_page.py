@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -126,6 +127,26 @@ def test_numbers_and_answers_stand_beside_it(reported: Path, noisy: Noisy) -> No
     assert [row["image"] for row in rows] == test
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
     assert {row[f"neighbour_{i}"] for row in rows for i in (1, 5)} <= set(test)
+
+
+def test_digests_stay_on_one_line_and_can_be_read_whole(reported: Path) -> None:
+    weights = json.loads((reported / "metrics.json").read_text("utf-8"))["target"]["weights"]
+    reader = read(reported / "report.html")
+    titles = [attributes["title"] for tag, attributes in reader.tags if attributes.get("class") == "digest"]
+    assert weights in titles
+    assert all(title and len(title) >= 32 for title in titles)
+
+
+def test_epochs_that_did_as_well_are_named(noisy: Noisy, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(noisy.run, run)
+    target = RunTarget(run, device="cpu")
+    best = target.loaded.checkpoint.epoch
+    lines = [json.dumps({"epoch": epoch, "val_accuracy": 0.5}) for epoch in (best, best + 1, best + 2)]
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    found = evaluate(target, run_pictures(noisy.run))
+    text = " ".join(" ".join(read(write_report(tmp_path / "report", found, target)).text).split())
+    assert f"Epochs {best + 1}, {best + 2} did as well on val" in text
 
 
 def test_of_a_package_it_says_why_there_is_no_overlay(noisy: Noisy, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """ONNX models as others export them: small ones built here, and onnx's own light ones with weights."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,33 @@ def in_half(model: onnx.ModelProto, *, outside: bool) -> onnx.ModelProto:
     ):
         graph.node.append(helper.make_node("Cast", [source], [target], to=kind))
     return model
+
+
+def prepared(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a model gets with import-model's defaults: float32 [batch, 3, height, width]."""
+    values = (pixels / 255 - np.array((0.485, 0.456, 0.406))) / np.array((0.229, 0.224, 0.225))
+    planes: NDArray[np.float32] = values.transpose(0, 3, 1, 2).astype(np.float32)
+    return planes
+
+
+def in_eight_bits(model: onnx.ModelProto, form: str, calibration: NDArray[np.uint8]) -> onnx.ModelProto:
+    """As ONNX Runtime's own quantizer leaves it; form: QDQ, QOperator or dynamic."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+
+    class Pictures(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has no types
+        def __init__(self) -> None:
+            self._batches = iter([{model.graph.input[0].name: prepared(calibration)}])
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(self._batches, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = save(Path(folder, "float.onnx"), model), Path(folder, "eight.onnx")
+        if form == "dynamic":
+            quantize_dynamic(source, target)
+        else:
+            quantize_static(source, target, Pictures(), quant_format=QuantFormat[form])
+        return onnx.load(target)
 
 
 def image_tower(*, fixed: bool = False, projected: bool = False) -> onnx.ModelProto:

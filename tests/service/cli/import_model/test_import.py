@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from service.cli.import_model import packaged
+from service.cli.import_model.compare import probabilities_of
 from tests.service.cli.import_model.conftest import Import, opened, pictures
 from tests.service.cli.import_model.foreign_models import (
     CLASSES,
@@ -17,6 +18,7 @@ from tests.service.cli.import_model.foreign_models import (
     WIDTH,
     classifier,
     image_tower,
+    in_eight_bits,
     in_half,
     run_by_itself,
     save,
@@ -86,6 +88,8 @@ def test_it_gives_what_the_model_gives_by_itself(
     agreement = manifest(repository)["variants"][0]["agreement"]
     assert agreement["max_relative_error"] < 1e-4
     assert agreement["images"] == 8
+    assert manifest(repository)["variants"][0]["precision"] == "fp32"
+    assert "warning" not in done.output
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,8 @@ def test_models_in_half_precision(
     assert outputs.logits.dtype == outputs.embedding.dtype == np.float32
     np.testing.assert_allclose(outputs.logits, logits, atol=1e-2 * np.abs(logits).max())
     np.testing.assert_allclose(outputs.embedding, unit(features), atol=1e-2)
-    manifest(repository)
+    (variant,) = manifest(repository)["variants"]
+    assert (variant["precision"], variant["provider"]) == ("fp16", "any")
 
 
 def test_nodes_in_any_order(import_model: Import, repository: Path) -> None:
@@ -135,6 +140,58 @@ def test_nodes_in_any_order(import_model: Import, repository: Path) -> None:
     outputs = opened(repository).run(images)
     np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(outputs.embedding, unit(features), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["", "Softmax", "Sigmoid"])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
+def test_models_in_eight_bits(import_model: Import, repository: Path, form: str, ending: str) -> None:
+    floats = classifier(ending=ending)
+    model = in_eight_bits(floats, form, pictures(40, seed=1))
+    done = import_model(model)
+    assert done.exit_code == 0, done.output
+    assert "(at most 5e-02)" in done.output
+    assert (f"before its {ending}" in done.output) == bool(ending)
+    (variant,) = manifest(repository)["variants"]
+    assert (variant["precision"], variant["provider"]) == ("int8", "any")
+    images = pictures(20, seed=2)
+    outputs = opened(repository).run(images[:5])
+    assert outputs.logits.shape == (5, CLASSES)
+    # What it gives by itself, and, roughly, what the model was before.
+    (given,) = run_by_itself(model, images[:5])
+    answers = outputs.logits
+    if ending:
+        answers = probabilities_of(outputs.logits.astype(np.float64), ending).astype(np.float32)
+    np.testing.assert_allclose(answers, given, atol=0.05 * np.abs(given).max())
+    *_, features = run_by_itself(floats, images[:5], tensors=["features"])
+    assert np.einsum("nd,nd->n", outputs.embedding, unit(features)).min() > 0.99
+
+
+def zeroed(name: str) -> onnx.ModelProto:
+    """A classifier with weights of nothing but zeros."""
+    model = classifier()
+    (weight,) = [each for each in model.graph.initializer if each.name == name]
+    weight.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(weight), name))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("blind", "what"), [("w", "probabilities and its embeddings"), ("head", "probabilities")]
+)
+def test_a_model_that_does_not_look_is_warned_of(import_model: Import, blind: str, what: str) -> None:
+    done = import_model(zeroed(blind))
+    assert done.exit_code == 0, done.output
+    assert f"warning: its {what} are the same for all 8 pictures that it was tried on" in done.stderr
+    assert "--scale, --mean and --std" in done.stderr
+
+
+def test_of_one_picture_nothing_is_told(import_model: Import, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "photos" / "one.png")
+    done = import_model(zeroed("w"), "--images", tmp_path / "photos")
+    assert done.exit_code == 0, done.output
+    assert done.stderr == ""
 
 
 def test_probabilities_of_eight_bits_are_left_out(import_model: Import, repository: Path) -> None:

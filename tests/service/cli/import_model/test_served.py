@@ -13,7 +13,10 @@ from service.cli import main
 from tests.servers import ServerProcess
 from tests.service.cli.import_model.conftest import pictures
 from tests.service.cli.import_model.foreign_models import (
+    CLASSES,
+    classifier,
     image_tower,
+    in_eight_bits,
     light_model,
     run_by_itself,
     save,
@@ -23,6 +26,11 @@ from tests.service.cli.import_model.foreign_models import (
 # Name → the tensor of its embedding: what goes into its last layer with weights.
 LIGHT = {"inception_v1": "r141", "shufflenet": "r200", "squeezenet": "r61"}
 COUNT = 3
+FORMS = ("QDQ", "QOperator")
+
+
+def quantized(form: str) -> onnx.ModelProto:
+    return in_eight_bits(classifier(ending="Softmax"), form, pictures(40, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,8 @@ def served(
         image_tower(fixed=True),
         ("--embedding-only", "--token", "mean", "--resize-size", "12"),
     )
+    for form in FORMS:
+        wanted[form] = (quantized(form), ("--resize-size", "12"))
     for name, (model, options) in wanted.items():
         file = save(folder / f"{name}.onnx", model)
         arguments = ["import-model", str(file), "--model-repository", str(folder / "models"), *options]
@@ -94,6 +104,19 @@ def test_image_towers_embed_and_search(caller: fovea.Client, name: str, fixed: b
     assert [caller.search(name, image=images[i], top_k=1)[0].id for i in (0, 7, 19)] == ["0", "7", "19"]
     with pytest.raises(fovea.FailedPrecondition, match=f"model '{name}' \\(version 1\\) has no classes"):
         caller.classify(images[0], model=name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_models_in_eight_bits_answer_as_by_themselves(caller: fovea.Client, form: str) -> None:
+    assert caller.model(form).precision == "int8"
+    images = pictures(6, seed=2)
+    (given,) = run_by_itself(quantized(form), images)
+    for image, expected in zip(images, given, strict=True):
+        found = caller.classify(image, model=form, top_k=CLASSES)
+        likely = np.zeros(CLASSES)
+        likely[[score.index for score in found.classes]] = [score.probability for score in found.classes]
+        np.testing.assert_allclose(likely, expected, atol=0.05)
+    assert np.ptp(given, axis=0).max() > 0.05  # the pictures tell
 
 
 def test_the_largest_light_model_is_packaged(tmp_path: Path) -> None:
