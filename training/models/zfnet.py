@@ -89,7 +89,9 @@ class HiddenLayers(nn.Module):
 
 
 def _halved(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 3, stride=2, ceil_mode=True)
+    # Of two pixels a window of three sees the same, but OpenVINO refuses those larger than a map.
+    height, width = (2 if side == 2 else 3 for side in x.shape[-2:])
+    return F.max_pool2d(x, (height, width), stride=2, ceil_mode=True)
 
 
 def _contrast_normalized(x: Tensor) -> Tensor:
