@@ -200,7 +200,7 @@ def export_command(**options: Any) -> None:
                 *([f"other precisions are measured on {exported.measured_on}"] if exported.variants else []),
                 *map(str, exported.variants),
                 f"published {exported.folder}",
-                f"next: fovea serve --model-repository {shlex.quote(str(repository))}",
+                f"next: {_serving(repository, exported.folder.parent.name)}",
             )
         )
     )
@@ -210,6 +210,13 @@ def export_command(**options: Any) -> None:
             f"{', '.join(refused)} {'disagrees' if len(refused) == 1 else 'disagree'} with fp32 by more than "
             "a gate allows; the package was published without"
         )
+
+
+def _serving(repository: Path, name: str) -> str:
+    command = f"fovea serve --model-repository {shlex.quote(str(repository))}"
+    several = any(path.name != name for path in repository.glob("*/") if not path.name.startswith("."))
+    # Of several models a server takes none for the default by itself.
+    return f"{command} --default-model {shlex.quote(name)}" if several else command
 
 
 def _described(exported: "Exported") -> str:

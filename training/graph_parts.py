@@ -49,15 +49,18 @@ def _generalized_means(graph: onnx.GraphProto) -> set[int]:
 
 
 def pooling_and_head(graph: onnx.GraphProto) -> list[str]:
-    """The names of the nodes from the features' mean over the picture to the logits.
+    """The names of the nodes behind the last convolution, from whatever makes vectors of its maps on.
 
-    They cost next to nothing, and each rounding here is one of the answer itself.
+    They cost next to nothing, and each rounding here is one of the answer itself; capsules that agree are
+    told from others by small differences, and eight bits around zero let a length of 1 be above it.
     """
     last = max(
         (index for index, node in enumerate(graph.node) if node.op_type == "Conv"), default=len(graph.node)
     )
     pools = ("GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Squeeze", "Gemm", "MatMul")
-    return [node.name for node in graph.node[last + 1 :] if node.op_type in pools]
+    first = {index for index, node in enumerate(graph.node) if index > last and node.op_type in pools}
+    kept = first | _descendants(graph, first)
+    return [node.name for index, node in enumerate(graph.node) if index in kept]
 
 
 def first_layers(graph: onnx.GraphProto, convolutions: int) -> list[str]:

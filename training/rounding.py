@@ -5,7 +5,8 @@ rounding does to the outputs is taken back by the weights that are still to come
 second moment of each layer's inputs, from a run of the float network on real pictures.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ _BATCH_SIZE = 4
 _BLOCK = 128
 # Of the moments' mean, added to each: inputs that never differ can't be told apart.
 _DAMPING = 0.01
+# Inputs that a layer may have: moments are as many squared, and to invert them takes as many cubed. VGG's
+# widest convolutions have 4,608; a capsule network's 20,736 would take over 10 GB and many minutes.
+_MOST_INPUTS = 8192
 _LEVELS = 127
 
 Array = NDArray[np.float64]
@@ -51,6 +55,8 @@ def round_weights(model: onnx.ModelProto, images: NDArray[np.uint8], exact: Coll
     """Put the weights of a float32 graph's convolutions on the grid that quantization finds for them.
 
     The grid is symmetric, 127 steps to each output channel's largest weight, which stays as it is.
+
+    Layers of very many inputs are left as they are, to be rounded to the nearest: see `_MOST_INPUTS`.
 
     Args:
         model: changed in place.
@@ -116,12 +122,16 @@ def on_grid(weights: Array, moments: Array) -> Array:
     return rounded
 
 
-def _layer(node: onnx.NodeProto, weights: Collection[str], exact: Collection[str]) -> _Layer | None:
+def _layer(
+    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], exact: Collection[str]
+) -> _Layer | None:
     if node.op_type != "Conv" or node.name in exact or node.input[1] not in weights:
         return None
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
     kernel = attributes.get("kernel_shape", ())
     if len(kernel) != 2 or any(step != 1 for step in attributes.get("dilations", ())):
+        return None
+    if math.prod(weights[node.input[1]].dims[1:]) > _MOST_INPUTS:
         return None
     return _Layer(
         node.input[0],

@@ -138,6 +138,13 @@ def test_the_clients_wheel_is_typed_and_whole(wheels: dict[str, Path]) -> None:
     }
 
 
+def test_a_checkout_beside_a_script_does_not_hide_the_package(tmp_path: Path) -> None:
+    (tmp_path / "fovea" / "client").mkdir(parents=True)
+    script = tmp_path / "first.py"
+    script.write_text("import fovea; fovea.Client")
+    run(sys.executable, script)
+
+
 def test_both_wheels_bring_the_licence(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         content = zipfile.ZipFile(wheel)

@@ -21,8 +21,12 @@ from training.errors import DataError
 from training.splits import Dataset, Defaults, Split
 from training.transforms import EvalTransform, TrainTransform
 
-# The loader forks; since Python 3.12 the interpreter warns of threads, here PyTorch's idle ones.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    # The loader forks; since Python 3.12 the interpreter warns of threads, here PyTorch's idle ones.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    # Two workers on one core are slow, and right all the same.
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
 
 SPEC = Preprocessing(12, 8, 8)
 TRAIN = TrainTransform(SPEC, "resized", mirror=True)

@@ -28,6 +28,7 @@ from training import export
 from training.agreement import Agreement
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.cli import main
+from training.cli_export import _serving
 from training.errors import ExportError, ParityError
 from training.export import export_package
 from training.graph import Served
@@ -110,9 +111,16 @@ def test_the_command_says_what_agreed_and_what_comes_next(trained: Trained) -> N
     said = trained.export.output
     assert re.search(r"max\|Δ\| ÷ max\|reference\| [\d.e-]+ .*same top-1 100\.00% .* on 9 images", said)
     assert f"published models/{trained.package.parent.name}/1" in said
-    assert "next: fovea serve --model-repository models" in said
+    assert "next: fovea serve --model-repository models\n" in said
     assert "Warning" not in said
     assert trained.export.stderr == ""
+
+
+def test_of_several_models_the_next_command_names_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "new" / "1").mkdir(parents=True)
+    assert _serving(tmp_path, "new") == f"fovea serve --model-repository {tmp_path}"
+    (tmp_path / "old" / "1").mkdir(parents=True)
+    assert _serving(tmp_path, "new") == f"fovea serve --model-repository {tmp_path} --default-model new"
 
 
 def test_the_command_says_which_run_and_epoch(trained: Trained) -> None:

@@ -17,6 +17,7 @@ from tests.servers import ServerProcess
 from tests.training.evaluate.test_targets import assert_same as assert_same_numbers
 from tests.training.pictures import write_class_folders
 from tests.training.test_resume import Killed, anything, assert_same, killed_at, silent
+from training.agreement import agreement
 from training.cli import main
 from training.config import read_config
 from training.digits import digits
@@ -25,27 +26,30 @@ from training.evaluate.evaluation import Evaluation, evaluate
 from training.evaluate.package import PackageTarget
 from training.evaluate.run import RunTarget
 from training.evaluate.server import ServerTarget
+from training.half import to_float16
 from training.models import ARCHITECTURES, architecture
 from training.models.capsnet import CapsNet
 from training.models.nin import NiN
 from training.models.zfnet import ZFNet
 from training.normalization import Normalization
 from training.options import FitOptions
+from training.quantize import GPU, X86, quantize
 from training.report.gradcam import gradcam
 from training.run_model import load_run_model
+from training.runtime import cpu_outputs
 from training.train import fit, resume
 
 # A few channels learn digits in seconds; what is tested is the same for all widths.
 NARROW: dict[str, Any] = {
     "zfnet": partial(ZFNet, channels=(24, 48, 64, 64, 48), hidden=128),
-    "nin": partial(NiN, widths=((48, 32, 32), (48, 48, 48), (48, 48))),
+    "nin": partial(NiN, widths=((32, 24, 24), (32, 32, 32), (32, 32))),
     "capsnet": partial(CapsNet, channels=16, types=4),
 }
 # Few steps of narrow networks learn more without dropout.
 SHORT = ("--batch-size", "16", "--dropout", "0", "--trackers", "none")
-EPOCHS = {"zfnet": 4, "nin": 4, "capsnet": 2}
+EPOCHS = {"zfnet": 4, "nin": 4, "capsnet": 1}
 SIDES = {"zfnet": 31, "nin": 16, "capsnet": 28}
-MAPS = {"zfnet": (48, 1, 1), "nin": (48, 4, 4), "capsnet": (32, 6, 6)}
+MAPS = {"zfnet": (48, 1, 1), "nin": (32, 4, 4), "capsnet": (32, 6, 6)}
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,22 @@ def test_learns_the_digits(trained: dict[str, Trained], name: str) -> None:
     config = read_config(trained[name].run)
     assert config.preprocessing.crop_height == SIDES[name]
     assert config.embedding.loss == ("margin" if name == "capsnet" else "cross-entropy")
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_int8_and_fp16_keep_the_answers(trained: dict[str, Trained], name: str, tmp_path: Path) -> None:
+    source = trained[name].package / "model.onnx"
+    side = SIDES[name]
+    parts = (np.asarray(part.sources) for part in (digits().train, digits().test))
+    known, new = (part[:64].repeat(4, axis=1).repeat(4, axis=2)[:, :side, :side] for part in parts)
+    quantize(source, tmp_path / "x86.onnx", known, X86)
+    quantize(source, tmp_path / "gpu.onnx", known, GPU)
+    to_float16(source, tmp_path / "half.onnx")
+    reference = cpu_outputs(source, new, 8)
+    for file, least in (("x86", 0.99), ("gpu", 0.99), ("half", 0.9999)):
+        measured = agreement(reference, cpu_outputs(tmp_path / f"{file}.onnx", new, 8))
+        assert measured.embedding_cosine > least, (file, str(measured))
+        assert measured.max_relative_error < 0.15, (file, str(measured))
 
 
 @pytest.mark.parametrize("name", NARROW)

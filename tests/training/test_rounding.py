@@ -122,6 +122,19 @@ def test_a_convolutions_outputs_stay_nearer(
     assert errors[1] < 0.5 * errors[0]
 
 
+@pytest.mark.parametrize(("most", "left_alone"), [(71, True), (72, False)])
+def test_layers_of_very_many_inputs_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, most: int, left_alone: bool
+) -> None:
+    """A capsule network's second layer has 20,736: over 10 GB and many minutes to round."""
+    monkeypatch.setattr("training.rounding._MOST_INPUTS", most)
+    model = graph(groups=1, stride=1, pads=[0, 0, 0, 0])
+    before = numpy_helper.to_array(model.graph.initializer[1]).copy()
+    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3)).astype(np.uint8)
+    round_weights(model, images, exact=["first"])
+    assert np.array_equal(numpy_helper.to_array(model.graph.initializer[1]), before) == left_alone
+
+
 @pytest.mark.parametrize(("scheme", "left"), [(X86, 2), (GPU, 6)])
 def test_with_care_the_first_layers_stay_float32(tmp_path: Path, scheme: Scheme, left: int) -> None:
     model = graph(groups=1, stride=1, pads=[1, 1, 1, 1])

@@ -199,6 +199,7 @@ def test_resized_crops_of_large_jpegs_are_decoded_as_small_as_the_part_allows(
 
 # The loader forks; since Python 3.12 the interpreter warns of threads, here PyTorch's idle ones.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
 def test_batches_do_not_depend_on_the_workers() -> None:
     images = np.random.default_rng(0).integers(0, 256, (21, 12, 12, 3), dtype=np.uint8)
     split = Split(images, np.arange(21, dtype=np.int64))

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
 
 from training.models import architecture
 from training.models.heads import with_embedding
-from training.models.zfnet import HiddenLayers, ZFNet, _contrast_normalized
+from training.models.zfnet import HiddenLayers, ZFNet, _contrast_normalized, _halved
 
 
 def size(module: torch.nn.Module) -> int:
@@ -53,6 +53,22 @@ def test_at_224_pixels_the_last_pooling_is_the_papers() -> None:
     assert isinstance(pool, HiddenLayers)
     hidden = F.relu(pool.fc6(F.max_pool2d(maps, 3, stride=2).flatten(1)))
     assert torch.allclose(pool(maps), F.relu(pool.fc7(hidden)), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [2, 3, 7])
+def test_no_window_is_larger_than_its_map(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.randn(2, 3, side, side)
+    expected = F.max_pool2d(maps, 3, stride=2, ceil_mode=True)
+    windows = []
+    pool = F.max_pool2d
+
+    def recorded(x: torch.Tensor, window: tuple[int, int], **options: object) -> torch.Tensor:
+        windows.append(window)
+        return pool(x, window, **options)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(F, "max_pool2d", recorded)
+    assert torch.equal(_halved(maps), expected)
+    assert windows == [(min(3, side),) * 2]
 
 
 def test_takes_the_smallest_input_that_it_says() -> None:
