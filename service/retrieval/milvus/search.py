@@ -142,7 +142,8 @@ class Search:
         for number, result in zip(numbers, results, strict=True):
             rows = [{**found["entity"], ID: found["id"]} for found in result]
             told = [sign * float(found["distance"]) for found in result]
-            yield list(zip(self._scored(number, rows), told, strict=True))
+            hits = _hits(rows, self._scores(number, self._vectors(rows)))
+            yield list(zip(hits, told, strict=True))
 
     def _doubtful(self, number: int, hits: Sequence[Hit], ranked: Sequence[tuple[Hit, float]]) -> bool:
         """Whether an item that Milvus ranked behind all of these may belong to the nearest."""
@@ -175,21 +176,28 @@ class Search:
         best: dict[int, list[Hit]] = {number: [] for number in numbers}
         at_once = reading.rows_at_once(self._table)
         for rows in reading.pages(self._server, self._table, self._where, _FIELDS, at_once=at_once):
+            vectors = self._vectors(rows)
             for number in numbers:
-                best[number] = nsmallest(limit, [*best[number], *self._scored(number, rows)], key=_order)
+                found = self._scores(number, vectors)
+                # Hits are made only of those that may stay; equal scores may all.
+                least = np.partition(found, -limit)[-limit] if len(rows) > limit else -np.inf
+                hits = _hits([rows[place] for place in np.flatnonzero(found >= least)], found[found >= least])
+                best[number] = nsmallest(limit, [*best[number], *hits], key=_order)
         return iter(best.values())
 
-    def _scored(self, number: int, rows: Sequence[dict[str, Any]]) -> list[Hit]:
-        spec = self._table.spec
-        found = scores.scores_of(spec.metric, vectors_of(rows, spec.dimension), self._queries[number])
-        return [
-            Hit(row[ID], row[SEQUENCE], score, attributes_text(row))
-            for row, score in zip(rows, found.tolist(), strict=True)
-        ]
+    def _vectors(self, rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+        return vectors_of(rows, self._table.spec.dimension).astype(np.float64)
+
+    def _scores(self, number: int, vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+        return scores.scores_of(self._table.spec.metric, vectors, self._queries[number])
 
 
 def candidates_for(recall: float, limit: int, share: float) -> int:
     """How many candidates HNSW keeps while it walks its graph ("ef"), in each of Milvus's segments.
+
+    Fitted to 20,000 vectors spread evenly over a sphere in 64 dimensions, which are as hard to find as any:
+    for a recall@10 of 0.91, 0.986 and 0.997 Milvus 2.3.5 needed 142, 324 and 507, for a recall@100 of 0.92,
+    0.989 and 0.998 260, 594 and 929. Pictures lie in clusters and need fewer.
 
     Args:
         recall: the share of the nearest to find, below 1.
@@ -197,8 +205,15 @@ def candidates_for(recall: float, limit: int, share: float) -> int:
         share: of the items, that the filter keeps; above 0.
     """
     easier = 1 + 0.35 * math.log(0.02 / max(1 - recall, 1e-4))
-    needed = math.ceil((180 + 2 * limit) * max(0.1, easier) / share)
+    needed = math.ceil((270 + 3 * limit) * max(0.1, easier) / share)
     return max(limit, 16, min(_MAX_CANDIDATES, needed))
+
+
+def _hits(rows: Sequence[dict[str, Any]], found: NDArray[np.float32]) -> list[Hit]:
+    return [
+        Hit(row[ID], row[SEQUENCE], score, attributes_text(row))
+        for row, score in zip(rows, found.tolist(), strict=True)
+    ]
 
 
 def _order(hit: Hit) -> tuple[float, int]:
