@@ -55,6 +55,7 @@ class MilvusIndex(Index):
       by and by. `delete` counts what was there just before.
     - `items` holds its moment for as many items as fit one page (4,096, or 16 MiB of vectors); of larger
       collections see `reading.everything`.
+    - While an item is replaced `count` may count it twice.
     - Equally near items come in the order of writing as far as the servers' clocks agree on it.
     """
 
