@@ -128,7 +128,15 @@ class MilvusIndex(Index):
 
     def list_collections(self) -> list[CollectionInfo]:
         """See `Index.list_collections`."""
-        return self._again(lambda: [self._info(table) for table in self._catalog.list_all()])
+
+        def infos() -> list[CollectionInfo]:
+            tables = self._catalog.list_all()
+            found = [self._info(table) for table in tables]
+            for table in tables:
+                self._catalog.check_current(table)
+            return found
+
+        return self._again(infos)
 
     def _info(self, table: Table) -> CollectionInfo:
         return CollectionInfo(table.spec, reading.count(self._server, table, TRUE), table.index_type)
@@ -281,7 +289,13 @@ class MilvusIndex(Index):
         self._server.close()
 
     def _read(self, collection: str, work: Callable[[Table], T]) -> T:
-        return self._again(lambda: work(self._catalog.find(collection)))
+        def read() -> T:
+            table = self._catalog.find(collection)
+            result = work(table)
+            self._catalog.check_current(table)
+            return result
+
+        return self._again(read)
 
     def _write(self, collection: str, work: Callable[[Table], T]) -> T:
         def write() -> T:

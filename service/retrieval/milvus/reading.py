@@ -76,13 +76,15 @@ def rows_of(
 def settled(
     server: Server, table: Table, ids: Sequence[str], fields: Sequence[str], expression: str = TRUE
 ) -> dict[str, Row]:
-    """As `rows_of`, by id; those that aren't there are looked for once more.
+    """As `rows_of`, by id; all are read once more where some aren't there.
 
-    Milvus replaces an item by deleting it and writing it anew, and who reads may see it gone in between.
+    Milvus replaces an item by deleting it and writing it anew, and who reads may see it gone in between. All:
+    what is read at two moments may show a write in part.
     """
     rows = {row[ID]: row for row in rows_of(server, table, ids, fields, expression)}
-    missing = [name for name in ids if name not in rows]
-    return rows | {row[ID]: row for row in rows_of(server, table, missing, fields, expression)}
+    if len(rows) < len(ids):
+        rows = {row[ID]: row for row in rows_of(server, table, ids, fields, expression)}
+    return rows
 
 
 def get(
