@@ -71,12 +71,13 @@ def duplicates_command(
     address: str,
     timeout_s: float,
 ) -> None:
-    """Report near-duplicates: first by perceptual hash, then by the cosine of vectors.
+    """Report near-duplicates: by perceptual hash, then by cosine.
 
     Among the images of a collection, whose `path` or `uri` is a file on this machine; or among the pictures
     of FOLDER, of which only those with near hashes are embedded. With both, the collection's images are
     looked for in FOLDER by their ids. Pairs that pass both tests are joined to groups; the first picture of a
-    group has the most pixels, then the most bytes. Nothing is deleted.
+    group has the most pixels, then the most bytes. Resized, compressed and brighter copies are found,
+    mirrored and strongly cropped ones aren't. Nothing is deleted.
     """
     # The decoder and Pillow are loaded only here.
     from service.cli.quality.calibration import calibrate
@@ -116,7 +117,7 @@ def duplicates_command(
             measured = calibrate(client, pictures.places, model, version)
             threshold = measured.threshold
             how = (
-                f"95% of {measured.copies:,} altered copies reach it, and {measured.unlike_share:.2%} of "
+                f"99% of {measured.copies:,} altered copies reach it, and {measured.unlike_share:.2%} of "
                 "pairs of different pictures"
             )
         ids = [pictures.ids[number] for number in near]

@@ -40,7 +40,7 @@ def _sections(found: Sequence[Sequence[Member]], start: int) -> Iterator[str]:
     for number, group in enumerate(found, start + 1):
         figures = "".join(_figure(member, is_first=member is group[0]) for member in group[:MAX_SHOWN])
         more = f"<p>… and {len(group) - MAX_SHOWN:,} more</p>" if len(group) > MAX_SHOWN else ""
-        heading = f"{number:,}. {len(group):,} pictures"
+        heading = f"Group {number:,}: {len(group):,} pictures"
         yield f'<section><h2>{heading}</h2><div class="row">{figures}</div>{more}</section>'
 
 

@@ -101,7 +101,7 @@ def test_what_a_person_reads(fovea_command: Fovea, album: Path) -> None:
     about, first, second, *rest = done.stdout.splitlines()
     assert re.fullmatch(
         r"2 groups with 4 more than one of each, in 13 images of album; at most 12 bits differ, cosine at "
-        r"least 0\.\d{4} \(95% of 39 altered copies reach it, and \d+\.\d\d% of pairs of different "
+        r"least 0\.\d{4} \(99% of 39 altered copies reach it, and \d+\.\d\d% of pairs of different "
         r"pictures\)",
         about,
     )
@@ -123,11 +123,11 @@ def test_pages_are_bounded(fovea_command: Fovea, album: Path) -> None:
     assert done.stdout.endswith("wrote report.html\nwrote report-2.html\n")
     first, second = (Path(name).read_text("utf-8") for name in ("report.html", "report-2.html"))
     assert first.count("<section>") == 2
-    assert "1. 41 pictures" in first
+    assert "Group 1: 41 pictures" in first
     assert "… and 17 more" in first
     assert first.count("data:image/jpeg") == 24 + 4
     assert '<b>1</b> <a href="report-2.html">2</a>' in first
-    assert "3. 2 pictures" in second
+    assert "Group 3: 2 pictures" in second
     assert '<a href="report.html">1</a> <b>2</b>' in second
 
 
