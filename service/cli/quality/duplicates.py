@@ -114,11 +114,11 @@ def duplicates_command(
         how = "given"
         if threshold is None and near:
             _check_model(there, model)
-            measured = calibrate(client, pictures.places, model, version)
+            measured = calibrate(client, pictures, model, version)
             threshold = measured.threshold
             how = (
-                f"99% of {measured.copies:,} altered copies reach it, and {measured.unlike_share:.2%} of "
-                "pairs of different pictures"
+                f"{measured.copies_share:.1%} of {measured.copies:,} altered copies reach it, and "
+                f"{measured.unlike_share:.2%} of pairs of different pictures"
             )
         ids = [pictures.ids[number] for number in near]
         if there is not None:

@@ -16,6 +16,8 @@ from service.cli.bulk.entry import TarMember, content_of
 from service.image import decode_picture
 
 BITS = 64
+MOST_BITS = 24
+"""Hashes that differ in more say that pictures are different: chance makes it 32."""
 _SIDE, _LOW = 32, 8
 # A JPEG is decoded at an eighth of its size and up, as long as this is left of its shorter side.
 _DECODED_SIDE = 4 * _SIDE
