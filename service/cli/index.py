@@ -11,6 +11,8 @@ from service.cli.bulk.export import export
 from service.cli.bulk.import_file import import_
 from service.cli.connection import collection_option, connected, json_option, server_options
 from service.cli.output import count_of_images, origin, print_json, print_table
+from service.cli.quality.augment import augment_command
+from service.cli.quality.duplicates import duplicates_command
 from service.cli.quality.evaluate import evaluate_command
 
 
@@ -64,7 +66,15 @@ def _confirm(question: str) -> None:
         raise click.Abort
 
 
-for command in (add, export, import_, evaluate_command, *upkeep.COMMANDS):
+for command in (
+    add,
+    export,
+    import_,
+    augment_command,
+    duplicates_command,
+    evaluate_command,
+    *upkeep.COMMANDS,
+):
     index.add_command(command)
 
 COMMANDS: tuple[click.Command, ...] = (index,)

@@ -125,15 +125,14 @@ def scores(queries: NDArray[np.float32], gallery: NDArray[np.float32], metric: s
     found = queries @ gallery.T
     if metric == "l2":
         squares = (queries**2).sum(axis=1)[:, None] + (gallery**2).sum(axis=1) - 2 * found
-        found = -np.sqrt(np.maximum(squares, 0))
+        return np.asarray(-np.sqrt(np.maximum(squares, 0)), np.float32)
     return np.asarray(found, np.float32)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length 1; a zero row stays."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    normalised: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, 1)
-    return normalised
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 class _Gallery:

@@ -80,7 +80,7 @@ def embedded(
 def embed_folder(
     client: Client,
     entries: Iterable[Entry],
-    total: int | None,
+    total: int,
     model: str | None,
     version: str | None,
     broken: BrokenList,
@@ -97,7 +97,7 @@ def embed_folder(
         task = bar.add_task("embedding", total=total)
         for entry, sha256, embedding in embedded(client, entries, model, version, broken):
             if not vectors:
-                check_room(total or 0, len(embedding.vector))
+                check_room(total, len(embedding.vector))
             known.append((entry, sha256))
             vectors.append(embedding.vector)
             fingerprint = embedding.fingerprint

@@ -10,7 +10,7 @@ _STYLE = """
 :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --good: #1a7f37; --bad: #b42318; --blue: #1f6feb; }
 * { box-sizing: border-box; }
 body { margin: 0; background: #f5f7fa; color: var(--ink); font: 14px/1.45 system-ui, sans-serif; }
-main { max-width: 1400px; margin: 0 auto; padding: 24px 20px 64px; }
+main { max-width: 1440px; margin: 0 auto; padding: 24px 20px 64px; }
 h1 { margin: 0 0 4px; font-size: 22px; overflow-wrap: anywhere; } h2 { margin: 0 0 10px; font-size: 15px; }
 header p { margin: 0; color: var(--muted); overflow-wrap: anywhere; }
 nav { margin: 14px 0; display: flex; flex-wrap: wrap; gap: 4px 12px; }

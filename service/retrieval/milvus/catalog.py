@@ -87,6 +87,17 @@ class Catalog:
             raise self._not_found(name)
         return self._table(collection, name)
 
+    def check_current(self, table: Table) -> None:
+        """See that a collection still had its name after it was read.
+
+        Milvus empties one that is dropped before it is gone, but its name goes first.
+
+        Raises:
+            TableGone: it hadn't; look again.
+        """
+        if self._server.collection_of(self._names.alias(table.spec.name)) != table.name:
+            raise TableGone(f"collection {shorten(table.spec.name)} was dropped or replaced; try again")
+
     def list_all(self) -> list[Table]:
         """All collections, by name."""
         return [self._table(collection, name) for name, collection in sorted(self._named().items())]

@@ -55,6 +55,7 @@ class MilvusIndex(Index):
       by and by. `delete` counts what was there just before.
     - `items` holds its moment for as many items as fit one page (4,096, or 16 MiB of vectors); of larger
       collections see `reading.everything`.
+    - While an item is replaced `count` may count it twice.
     - Equally near items come in the order of writing as far as the servers' clocks agree on it.
     """
 
@@ -127,7 +128,15 @@ class MilvusIndex(Index):
 
     def list_collections(self) -> list[CollectionInfo]:
         """See `Index.list_collections`."""
-        return self._again(lambda: [self._info(table) for table in self._catalog.list_all()])
+
+        def infos() -> list[CollectionInfo]:
+            tables = self._catalog.list_all()
+            found = [self._info(table) for table in tables]
+            for table in tables:
+                self._catalog.check_current(table)
+            return found
+
+        return self._again(infos)
 
     def _info(self, table: Table) -> CollectionInfo:
         return CollectionInfo(table.spec, reading.count(self._server, table, TRUE), table.index_type)
@@ -280,7 +289,13 @@ class MilvusIndex(Index):
         self._server.close()
 
     def _read(self, collection: str, work: Callable[[Table], T]) -> T:
-        return self._again(lambda: work(self._catalog.find(collection)))
+        def read() -> T:
+            table = self._catalog.find(collection)
+            result = work(table)
+            self._catalog.check_current(table)
+            return result
+
+        return self._again(read)
 
     def _write(self, collection: str, work: Callable[[Table], T]) -> T:
         def write() -> T:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.retrieval.checks import MAX_ATTRIBUTES_BYTES
 from service.retrieval.filters import Filter
 from service.retrieval.index import Item
-from service.retrieval.milvus.conditions import ids_in, quoted, translated
+from service.retrieval.milvus.conditions import TRUE, ids_in, quoted, translated
 from service.retrieval.milvus.server import Server
 from service.retrieval.milvus.table import (
     ATTRIBUTES,
@@ -64,11 +64,27 @@ def known_ids(ids: Sequence[str]) -> list[str]:
 
 
 def rows_of(
-    server: Server, table: Table, ids: Sequence[str], fields: Sequence[str], at_once: int = _IDS
+    server: Server, table: Table, ids: Sequence[str], fields: Sequence[str], expression: str = TRUE
 ) -> Iterator[Row]:
-    """The rows of those ids that are there, in any order."""
+    """The rows of those ids that are there and that an expression keeps, in any order."""
+    at_once = min(_IDS, rows_at_once(table)) if VECTOR in fields else _IDS
     for start in range(0, len(ids), at_once):
-        yield from query(server, table, ids_in(ids[start : start + at_once]), fields)
+        part = ids_in(ids[start : start + at_once])
+        yield from query(server, table, part if expression == TRUE else f"{part} and {expression}", fields)
+
+
+def settled(
+    server: Server, table: Table, ids: Sequence[str], fields: Sequence[str], expression: str = TRUE
+) -> dict[str, Row]:
+    """As `rows_of`, by id; all are read once more where some aren't there.
+
+    Milvus replaces an item by deleting it and writing it anew, and who reads may see it gone in between. All:
+    what is read at two moments may show a write in part.
+    """
+    rows = {row[ID]: row for row in rows_of(server, table, ids, fields, expression)}
+    if len(rows) < len(ids):
+        rows = {row[ID]: row for row in rows_of(server, table, ids, fields, expression)}
+    return rows
 
 
 def get(
@@ -87,14 +103,14 @@ def get(
         remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
         check_reply_size(sum(sizes), max_reply_bytes, remedy)
     fields = [ID, ATTRIBUTES, *([VECTOR] if include_vectors else [])]
-    rows = {row[ID]: row for row in rows_of(server, table, distinct, fields, min(_IDS, rows_at_once(table)))}
+    rows = settled(server, table, distinct, fields)
     return items_of([rows[name] for name in ids if name in rows])
 
 
 def vectors_of(server: Server, table: Table, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """See `Index.vectors`."""
-    rows = rows_of(server, table, known_ids(ids), [ID, VECTOR], min(_IDS, rows_at_once(table)))
-    return {row[ID]: np.array(row[VECTOR], np.float32) for row in rows}
+    rows = settled(server, table, known_ids(ids), [ID, VECTOR])
+    return {name: np.array(row[VECTOR], np.float32) for name, row in rows.items()}
 
 
 def count(server: Server, table: Table, expression: str, *, consistency: str = "Strong") -> int:
@@ -163,7 +179,7 @@ def everything(server: Server, table: Table) -> Generator[list[Item], None, None
     """
     at_once = rows_at_once(table)
     fields = [ID, SEQUENCE, ATTRIBUTES, VECTOR]
-    first = query(server, table, f"{SEQUENCE} >= 0", fields, limit=at_once + 1)
+    first = query(server, table, TRUE, fields, limit=at_once + 1)
     if len(first) <= at_once:
         return _one_page(first)
     return _windows(server, table, fields, at_once)

@@ -2,7 +2,6 @@
 
 import atexit
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from typing import IO, Any
 import pytest
 
 from service.retrieval.index import Index
-
-STANDALONE = "FOVEA_TEST_MILVUS"
 
 
 class Milvus:
@@ -77,8 +74,6 @@ def lite() -> Milvus:
 @cache
 def standalone() -> Milvus:
     """The Milvus that tests share."""
-    if not os.environ.get(STANDALONE):
-        pytest.skip(f"{STANDALONE} isn't set: with a real Milvus the tests take a quarter of an hour")
     return _kept(Milvus(standalone=True))
 
 

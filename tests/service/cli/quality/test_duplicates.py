@@ -1,0 +1,188 @@
+"""fovea index duplicates, over a real server: photographs' copies, and pictures that only look alike."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fovea import Client, Item
+from PIL import Image
+
+from tests.client.pictures import BROKEN
+from tests.servers import ServerProcess
+from tests.service.cli.conftest import Fovea
+from tests.service.cli.quality.test_perceptual_hash import scene
+
+NAMED = ("--collection", "near-duplicates")
+
+
+@pytest.fixture
+def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eight pictures; of the first three copies, of the second one, and a grey version of the third."""
+    folder = tmp_path / "album"
+    (folder / "copies").mkdir(parents=True)
+    for seed in range(8):
+        scene(seed, (320, 240)).save(folder / f"{seed}.png")
+    (folder / "copies" / "0-same.png").write_bytes((folder / "0.png").read_bytes())
+    scene(0, (320, 240)).save(folder / "copies" / "0-compressed.jpg", quality=40)
+    scene(0, (320, 240)).resize((160, 120)).save(folder / "copies" / "0-small.png")
+    scene(1, (640, 480)).save(folder / "copies" / "1-large.png")
+    # The hash sees no colour; the colors model sees nothing else.
+    red, green, blue = scene(2, (320, 240)).convert("L").convert("RGB").split()
+    Image.merge("RGB", (red, green.point(lambda _: 0), blue.point(lambda _: 0))).save(
+        folder / "copies" / "2-red.png"
+    )
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def groups_of(fovea_command: Fovea, *arguments: str | Path, status: int = 0) -> list[list[dict[str, Any]]]:
+    done = fovea_command("index", "duplicates", *arguments, "--json")
+    assert done.exit_code == status, done.output
+    return [json.loads(line)["members"] for line in done.stdout.splitlines()]
+
+
+def ids(groups: list[list[dict[str, Any]]]) -> list[list[str]]:
+    return [[member["id"] for member in group] for group in groups]
+
+
+EXPECTED = [
+    ["0.png", "copies/0-same.png", "copies/0-compressed.jpg", "copies/0-small.png"],
+    ["copies/1-large.png", "1.png"],
+]
+
+
+def test_in_a_folder_and_in_a_collection(fovea_command: Fovea, album: Path) -> None:
+    in_folder = groups_of(fovea_command, "album")
+    assert ids(in_folder) == EXPECTED
+    first, same, compressed, small = in_folder[0]
+    assert (first["bits"], first["width"], first["height"]) == (0, 320, 240)
+    assert first["path"] == str(Path("album") / "0.png")
+    assert (same["bits"], same["hash"]) == (0, first["hash"])
+    assert same["cosine"] == pytest.approx(1, abs=1e-5)
+    assert 0 <= compressed["bits"] <= 12
+    assert small["width"] == 160
+
+    assert fovea_command("index", "add", "album", *NAMED).exit_code == 0
+    try:
+        stored = groups_of(fovea_command, *NAMED)
+        assert ids(stored) == EXPECTED
+        assert stored[0][0]["path"] == str(album / "0.png")
+        # The pictures are somewhere else now.
+        album.rename(album.with_name("moved"))
+        gone = fovea_command("index", "duplicates", *NAMED)
+        assert gone.exit_code == 1
+        assert gone.stdout.startswith("0 groups with 0 more than one of each, in 13 images of collection")
+        assert "13 of 13 files can't be compared:" in gone.stderr
+        assert "0.png: none of its path and uri is a file on this machine" in gone.stderr
+        assert ids(groups_of(fovea_command, "moved", *NAMED)) == EXPECTED
+    finally:
+        fovea_command("index", "drop", "--yes", *NAMED)
+
+
+def test_the_hash_comes_first_and_the_cosine_confirms(fovea_command: Fovea, album: Path) -> None:
+    loose = ids(groups_of(fovea_command, "album", "--threshold", "0"))
+    assert ["2.png", "copies/2-red.png"] in loose  # their hashes are near, their colours aren't
+    assert len(loose) == 3
+    same_hash = groups_of(fovea_command, "album", "--max-bits", "0", "--threshold", "0")
+    assert all(member["bits"] == 0 for group in same_hash for member in group)
+    assert ids(same_hash)[0][:2] == ["0.png", "copies/0-same.png"]
+    # No cosine reaches beyond 1; rounded ones of equal pictures do reach 0.9999.
+    assert ids(groups_of(fovea_command, "album", "--threshold", "0.99999"))[0][:2] == [
+        "0.png",
+        "copies/0-same.png",
+    ]
+
+
+def test_what_a_person_reads(fovea_command: Fovea, album: Path) -> None:
+    done = fovea_command("index", "duplicates", "album", "--page", "report.html")
+    assert done.exit_code == 0, done.output
+    about, first, second, *rest = done.stdout.splitlines()
+    assert re.fullmatch(
+        r"2 groups with 4 more than one of each, in 13 images of album; at most 12 bits differ, cosine at "
+        r"least 0\.\d{4} \(\d+\.\d% of 39 altered copies reach it, and \d+\.\d\d% of pairs of different "
+        r"pictures\)",
+        about,
+    )
+    assert first == "0.png  320×240"
+    assert second == "  copies/0-same.png  320×240, 0 bits, cosine 1.0000"
+    assert rest[-1] == "wrote report.html"
+    page = Path("report.html").read_text("utf-8")
+    assert page.count("<section>") == 2
+    assert page.count('src="data:image/jpeg;base64,') == 6
+    assert "http" not in page
+    assert "<nav>" not in page
+
+
+def test_pages_are_bounded(fovea_command: Fovea, album: Path) -> None:
+    for number in range(40):
+        (album / f"same-{number:02d}.png").write_bytes((album / "3.png").read_bytes())
+    done = fovea_command("index", "duplicates", "album", "--page", "report.html", "--per-page", "2")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith("wrote report.html\nwrote report-2.html\n")
+    first, second = (Path(name).read_text("utf-8") for name in ("report.html", "report-2.html"))
+    assert first.count("<section>") == 2
+    assert "Group 1: 41 pictures" in first
+    assert "… and 17 more" in first
+    assert first.count("data:image/jpeg") == 24 + 4
+    assert '<b>1</b> <a href="report-2.html">2</a>' in first
+    assert "Group 3: 2 pictures" in second
+    assert '<a href="report.html">1</a> <b>2</b>' in second
+
+
+def test_names_in_a_page_are_text(fovea_command: Fovea, album: Path) -> None:
+    (album / "<script>alert(1)<script>.png").write_bytes(b"")
+    (album / "<b>&.png").write_bytes((album / "0.png").read_bytes())
+    done = fovea_command("index", "duplicates", "album", "--page", "report.html")
+    assert done.exit_code == 1
+    assert "script" in done.stderr
+    page = Path("report.html").read_text("utf-8")
+    assert "&lt;b&gt;&amp;.png" in page
+    assert "<b>&.png" not in page
+    assert "<b>&amp;.png" not in page
+
+
+def test_broken_files_are_listed(fovea_command: Fovea, album: Path) -> None:
+    (album / "broken.jpg").write_bytes(BROKEN)
+    done = fovea_command("index", "duplicates", "album")
+    assert done.exit_code == 1
+    assert "2 groups with 4" in done.stdout
+    assert "1 of 14 files can't be compared:" in done.stderr
+    assert "broken.jpg: " in done.stderr
+
+
+def test_vectors_of_the_callers_own_need_a_threshold(
+    fovea_command: Fovea, album: Path, server: ServerProcess
+) -> None:
+    with Client(server.address) as client:
+        client.create_collection("own", dimension=2)
+        uri = (album / "0.png").as_uri()
+        other = (album / "copies" / "0-small.png").as_uri()
+        client.upsert("own", [Item("a", vector=[3, 0], attributes={"uri": uri})])
+        client.upsert("own", [Item("b", vector=[1, 0.1], attributes={"uri": other})])
+        try:
+            refused = fovea_command("index", "duplicates", "--collection", "own")
+            assert refused.exit_code == 1
+            assert "give it with --threshold" in refused.stderr
+            given = ("--collection", "own", "--threshold")
+            assert ids(groups_of(fovea_command, *given, "0.9")) == [["a", "b"]]
+            assert ids(groups_of(fovea_command, *given, "0.9999")) == []
+        finally:
+            client.drop_collection("own")
+
+
+def test_what_is_refused(fovea_command: Fovea, album: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    nothing = fovea_command("index", "duplicates", "nothing")
+    assert nothing.exit_code == 1
+    assert "no image files under nothing" in nothing.stderr
+    page = fovea_command("index", "duplicates", "album", "--page", "report.txt")
+    assert page.exit_code == 2
+    assert "report.txt is no .html file" in page.stderr
+    model = fovea_command("index", "duplicates", *NAMED, "--model", "colors")
+    assert model.exit_code == 2
+    assert "--model and --version are for a folder" in model.stderr
+    absent = fovea_command("index", "duplicates", "--collection", "absent")
+    assert absent.exit_code == 1
+    assert "absent" in absent.stderr
