@@ -33,7 +33,7 @@ _MOST_PRINTED = 50
 @click.option(
     "--max-bits",
     type=click.IntRange(0, 24),
-    default=12,
+    default=10,
     show_default=True,
     help="In how many of 64 bits the perceptual hashes of two pictures may differ.",
 )

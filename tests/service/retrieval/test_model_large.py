@@ -121,7 +121,7 @@ class Runner:
 
     def _scores(self, vectors: NDArray[np.float64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._model.spec.metric is Metric.L2:
-            return -np.linalg.norm(vectors - query, axis=1)
+            return np.asarray(-np.linalg.norm(vectors - query, axis=1))
         return np.asarray(vectors @ query)
 
     def _check_neighbors(

@@ -61,7 +61,7 @@ def test_in_a_folder_and_in_a_collection(fovea_command: Fovea, album: Path) -> N
     assert first["path"] == str(Path("album") / "0.png")
     assert (same["bits"], same["hash"]) == (0, first["hash"])
     assert same["cosine"] == pytest.approx(1, abs=1e-5)
-    assert 0 <= compressed["bits"] <= 12
+    assert 0 <= compressed["bits"] <= 10
     assert small["width"] == 160
 
     assert fovea_command("index", "add", "album", *NAMED).exit_code == 0
@@ -100,7 +100,7 @@ def test_what_a_person_reads(fovea_command: Fovea, album: Path) -> None:
     assert done.exit_code == 0, done.output
     about, first, second, *rest = done.stdout.splitlines()
     assert re.fullmatch(
-        r"2 groups with 4 more than one of each, in 13 images of album; at most 12 bits differ, cosine at "
+        r"2 groups with 4 more than one of each, in 13 images of album; at most 10 bits differ, cosine at "
         r"least 0\.\d{4} \(\d+\.\d% of 39 altered copies reach it, and \d+\.\d\d% of pairs of different "
         r"pictures\)",
         about,
