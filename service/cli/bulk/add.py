@@ -10,8 +10,9 @@ from fovea import FoveaError
 from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.engine import Engine, engine_options
 from service.cli.bulk.entry import Entry
+from service.cli.bulk.look import Rules
 from service.cli.bulk.progress import progress
-from service.cli.bulk.source import open_source
+from service.cli.bulk.source import Prefixed, open_source
 from service.cli.bulk.target import ready_collection
 from service.cli.connection import collection_option, connected, exit_status, server_options
 from service.cli.output import count_of_images
@@ -35,6 +36,8 @@ from service.retrieval.schema import is_text
     metavar="FILE",
     help="Write every file that can't be used to FILE: JSON lines of id, code and message.",
 )
+@click.option("--prefix", default="", metavar="TEXT", help="Begin every id with TEXT, for instance cam2/.")
+@click.option("--replace", is_flag=True, help="Write over items of the same id that other files made.")
 @click.option("--checksum", is_flag=True, help="Read every file, instead of trusting its size and time.")
 @engine_options
 @server_options
@@ -44,6 +47,8 @@ def add(
     model: str | None,
     attributes: dict[str, str],
     broken_file: Path | None,
+    prefix: str,
+    replace: bool,
     checksum: bool,
     engine: Engine,
     address: str,
@@ -53,21 +58,23 @@ def add(
 
     SOURCE is a folder; a table, .csv or .parquet, with a column path; or WebDataset shards, .tar. The
     collection is made if it is missing. An image's id is its path inside the folder, or beside the table, or
-    in the shard; a table's column id says otherwise. Beside it are stored its `path`, its `uri` where it is a
+    in the shard; a table's column id says otherwise. An image whose id another file's item has is listed
+    and left out, unless a --prefix tells them apart. Beside it are stored its `path`, its `uri` where it is a
     file, its `label` where it lies in a class folder or the source has one, and a table's other columns.
 
     The same command again goes on where it was stopped: what is there and unchanged is passed over, by the
     size and time of its file. Files with the same content are embedded once. Files that can't be used are
     listed at the end, and the exit status is then 1.
     """
-    images = open_source(source)
+    images = Prefixed(open_source(source), prefix)
     total = images.count()
     if not total and next(images.entries(), None) is None:
         raise click.ClickException(images.empty)
     done: Counter[str] = Counter()
     with connected(address, timeout_s) as client, BrokenList(broken_file) as broken:
         there = ready_collection(client, collection, model, images, attributes, engine.manifest, timeout_s)
-        with engine.indexing(client, there, timeout_s, checksum=checksum) as indexing, progress() as bar:
+        rules = Rules(checksum, replace)
+        with engine.indexing(client, there, timeout_s, rules) as indexing, progress() as bar:
             task = bar.add_task("indexing", total=total)
             try:
                 for step in indexing.run(images.entries()):

@@ -1,6 +1,7 @@
 """The attributes of what `fovea index add` writes: its own ones, and those of a source, typed as declared."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ def check_id(name: str) -> None:
 
 def of_file(path: Path) -> dict[str, object]:
     """`path` and `uri` of an image that is a file of its own."""
-    absolute = path.absolute()
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - without "..", but with the links as they are
     return {PATH: text(str(absolute)), URI: absolute.as_uri()}
 
 

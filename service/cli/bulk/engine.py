@@ -12,6 +12,7 @@ from fovea import Client, Collection
 
 from service.cli.bulk.entry import Entry
 from service.cli.bulk.indexing import Indexing
+from service.cli.bulk.look import Rules
 from service.cli.bulk.step import Step
 from service.errors import StartError
 from service.manifest import Manifest, read_manifest
@@ -42,7 +43,7 @@ class Engine:
 
     @contextmanager
     def indexing(
-        self, client: Client, collection: Collection, timeout_s: float, *, checksum: bool
+        self, client: Client, collection: Collection, timeout_s: float, rules: Rules
     ) -> Iterator[Run]:
         """Start what embeds.
 
@@ -50,12 +51,12 @@ class Engine:
             click.ClickException: Ray can't be used, or the package makes other vectors.
         """
         if self.manifest is None:
-            yield Indexing(client, collection, checksum=checksum)
+            yield Indexing(client, collection, rules)
             return
         from service.cli.bulk import ray_engine  # pictures and models, which no other command needs
 
         with ray_engine.indexing(
-            client, collection, self.manifest, self.ray_address, self.actors, timeout_s, checksum=checksum
+            client, collection, self.manifest, self.ray_address, self.actors, timeout_s, rules
         ) as run:
             yield run
 

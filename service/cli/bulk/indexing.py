@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from fovea import Client, Collection, InvalidArgument
 
 from service.cli.bulk.entry import MAX_IMAGE_BYTES, Entry, Unusable
-from service.cli.bulk.look import Look
+from service.cli.bulk.look import Look, Rules
 from service.cli.bulk.step import Broken, Step
 from service.cli.bulk.stored import Stored
 from service.cli.bulk.writer import Work, Writer, Written
@@ -22,15 +22,15 @@ _BATCHES_IN_FLIGHT = 3
 class Indexing:
     """One run; what it wrote is known to the next by the items' attributes, whatever ended it."""
 
-    def __init__(self, client: Client, collection: Collection, *, checksum: bool) -> None:
+    def __init__(self, client: Client, collection: Collection, rules: Rules) -> None:
         """Prepare.
 
         Args:
             client: of the server.
             collection: as it stands before.
-            checksum: read every file, instead of trusting its size and time.
+            rules: when an image is written.
         """
-        self._look = Look(collection.attributes, checksum=checksum)
+        self._look = Look(collection.attributes, rules)
         self._stored = Stored(client, collection)
         self._writer = Writer(client, collection, self._stored)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from fovea import Client, Collection
 
+from service.cli.bulk.look import Rules
 from service.cli.bulk.ray_indexing import RayIndexing, Stages
 from service.manifest import Manifest
 
@@ -23,8 +24,7 @@ def indexing(
     ray_address: str | None,
     actors: int,
     timeout_s: float,
-    *,
-    checksum: bool,
+    rules: Rules,
 ) -> Iterator[RayIndexing]:
     """Arguments as in `Engine` and `Indexing`.
 
@@ -40,7 +40,7 @@ def indexing(
         )
     with _running(ray_address) as cpus:
         stages = Stages(
-            client.target, timeout_s, collection, manifest.folder, actors or max(1, cpus - 1), checksum
+            client.target, timeout_s, collection, manifest.folder, actors or max(1, cpus - 1), rules
         )
         yield RayIndexing(client, collection, stages)
 

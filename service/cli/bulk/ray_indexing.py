@@ -7,6 +7,7 @@ from typing import Any
 from fovea import Client, Collection, FoveaError, InvalidArgument, UpsertResult
 
 from service.cli.bulk.entry import Entry
+from service.cli.bulk.look import Rules
 from service.cli.bulk.ray_stages import Embedding, Looking, Reading, Writing
 from service.cli.bulk.step import Broken, Step
 from service.cli.bulk.stored import Stored
@@ -41,7 +42,7 @@ class Stages:
         collection: Collection,
         package: Path,
         actors: int,
-        checksum: bool,
+        rules: Rules,
     ) -> None:
         """Prepare; the workers start with the first images.
 
@@ -51,10 +52,10 @@ class Stages:
             collection: as it stands before.
             package: the model's folder, which every worker can read.
             actors: that embed, each on a CPU of its own.
-            checksum: read every file, instead of trusting its size and time.
+            rules: when an image is written.
         """
         self._server = {"address": address, "timeout_s": timeout_s, "collection": collection}
-        self._package, self._actors, self._checksum = package, actors, checksum
+        self._package, self._actors, self._rules = package, actors, rules
         self._precision = collection.fingerprint.rpartition(":")[2]
 
     def look(self, entries: Sequence[Entry]) -> list[tuple[str, Work | str | None]]:
@@ -65,7 +66,7 @@ class Stages:
         """
         looked = _dataset("entry", entries).map_batches(
             Looking,
-            fn_constructor_kwargs={**self._server, "checksum": self._checksum},
+            fn_constructor_kwargs={**self._server, "rules": self._rules},
             batch_size=_IMAGES_PER_TASK,
             compute=_actors(1, self._actors),
             num_cpus=_FEW_CPUS,

@@ -14,7 +14,7 @@ from fovea import Client, Collection, FoveaError, Item
 from numpy.typing import NDArray
 
 from service.cli.bulk.entry import Entry, Unusable, content_of, digest
-from service.cli.bulk.look import Look
+from service.cli.bulk.look import Look, Rules
 from service.cli.bulk.stored import Stored
 from service.cli.bulk.writer import Work, Writer
 from service.errors import InferenceFailed, InvalidImage
@@ -36,9 +36,9 @@ def column(values: list[Any]) -> NDArray[Any]:
 class Looking:
     """`entry` → `work`: what has to be written, None where nothing has, or a text that says why not."""
 
-    def __init__(self, address: str, timeout_s: float, collection: Collection, checksum: bool) -> None:
+    def __init__(self, address: str, timeout_s: float, collection: Collection, rules: Rules) -> None:
         self._stored = Stored(Client(address, timeout=timeout_s), collection)
-        self._look = Look(collection.attributes, checksum=checksum)
+        self._look = Look(collection.attributes, rules)
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Batch:
         entries: list[Entry] = list(batch["entry"])

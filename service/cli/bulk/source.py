@@ -1,13 +1,15 @@
 """What `fovea index add` takes images from."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import click
 from fovea import AttributeType
 
-from service.cli.bulk.entry import Entry
+from service.cli.bulk.attributes import check_id
+from service.cli.bulk.entry import Entry, Unusable
 from service.cli.bulk.folder import Folder
 from service.cli.bulk.shards import SHARD_SUFFIX, Shards
 from service.cli.bulk.table import TABLE_SUFFIXES, Table
@@ -36,6 +38,28 @@ class Source(Protocol):
         Raises:
             click.ClickException: the source itself can't be read.
         """
+
+
+class Prefixed:
+    """A source whose ids all begin with a text, so that they are unlike those of another."""
+
+    def __init__(self, source: Source, prefix: str) -> None:
+        self._source, self._prefix = source, prefix
+        self.name, self.columns, self.empty = source.name, source.columns, source.empty
+
+    def count(self) -> int:
+        """How many images there are, without reading one."""
+        return self._source.count()
+
+    def entries(self) -> Iterator[Entry]:
+        """See `Source.entries`."""
+        for entry in self._source.entries():
+            named = replace(entry, id=self._prefix + entry.id)
+            try:
+                check_id(named.id)
+            except Unusable as error:
+                named = replace(named, fault=named.fault or str(error))
+            yield named
 
 
 def open_source(paths: tuple[Path, ...]) -> Source:

@@ -117,6 +117,30 @@ def test_a_change_that_size_and_time_hide_is_seen_by_checksum(
     assert embedded() == 1
 
 
+def test_another_folder_does_not_take_the_place_of_the_first(
+    fovea_command: Fovea, client: Client, collection: str, tmp_path: Path
+) -> None:
+    for number, camera in enumerate(("one", "two")):
+        (tmp_path / camera).mkdir()
+        (tmp_path / camera / "IMG_0001.png").write_bytes(picture(number))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "IMG_0001.png").write_bytes(picture(0))
+    add(fovea_command, collection, tmp_path / "one")
+    done = fovea_command("index", "add", tmp_path / "two", "--collection", collection)
+    assert done.exit_code == 1
+    assert f"another image, {tmp_path / 'one' / 'IMG_0001.png'}; give" in done.stderr
+    add(fovea_command, collection, tmp_path / "two", "--prefix", "two/")
+    found = vectors(client, collection)
+    for number, name in enumerate(("IMG_0001.png", "two/IMG_0001.png")):
+        np.testing.assert_allclose(found[name], expected_embedding(of_class(number, 60 + number)), atol=1e-6)
+    add(fovea_command, collection, tmp_path / "moved")  # the same image at another place
+    (item,) = client.get(collection, ["IMG_0001.png"])
+    assert item.attributes["path"] == str(tmp_path / "moved" / "IMG_0001.png")
+    add(fovea_command, collection, tmp_path / "two" / ".." / "two", "--replace")
+    (item,) = client.get(collection, ["IMG_0001.png"])
+    assert item.attributes["path"] == str(tmp_path / "two" / "IMG_0001.png")
+
+
 @pytest.mark.parametrize("declared", [True, False])
 def test_equal_files_are_embedded_once(
     fovea_command: Fovea,
