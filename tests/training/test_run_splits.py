@@ -117,12 +117,36 @@ def test_no_picture_is_in_two_splits(tmp_path: Path, make: Make) -> None:
     assert len(set.union(*seen)) >= len(dataset.train) + len(dataset.val) + len(dataset.test) - 2
 
 
-@pytest.mark.parametrize("make", [folder, table, shards])
+def four_rows(root: Path) -> list[list[str]]:
+    """A fourth class, so that two can be held out and two learned."""
+    told = rows(root)
+    (root / "images" / "yellow").mkdir()
+    for number in range(8):
+        name = f"images/yellow/{number:03}.png"
+        picture(1, 5000 + number).save(root / name)
+        told.append([name, "yellow"])
+    return told
+
+
+def four_in_a_folder(root: Path) -> Path:
+    four_rows(root)
+    return root / "images"
+
+
+def four_in_a_table(root: Path) -> Path:
+    return write_csv(root / "t.csv", ["path", "label"], four_rows(root))
+
+
+def four_in_shards(root: Path) -> Path:
+    return write_shards(root, four_rows(root), ["0.tar", "1.tar"])
+
+
+@pytest.mark.parametrize("make", [four_in_a_folder, four_in_a_table, four_in_shards])
 def test_classes_that_were_held_out_too(tmp_path: Path, make: Make) -> None:
     source = make(tmp_path)
-    dataset = hold_out(open_dataset(str(source), skip_broken=True), ("blue",))
-    config = recorded(tmp_path / "run", dataset, source, holdout=1)
-    assert (config.labels, config.holdout_classes) == (("green", "red"), ("blue",))
+    dataset = hold_out(open_dataset(str(source), skip_broken=True), ("blue", "red"))
+    config = recorded(tmp_path / "run", dataset, source, holdout=2)
+    assert (config.labels, config.holdout_classes) == (("green", "yellow"), ("blue", "red"))
     for part, find in FIND.items():
         assert_same(find(tmp_path / "run", config), getattr(dataset, part))
 
