@@ -73,7 +73,8 @@ def connected(address: str, timeout_s: float) -> Iterator[Client]:
             if error.request_id:  # the server said so itself: it is loading or draining
                 raise click.ClickException(error.message) from error
             raise click.ClickException(
-                f"no Fovea server answers at {address}; start one with `fovea serve`"
+                f"no Fovea server answers at {address}; start one with `fovea serve`, or "
+                "name another with --address"
             ) from error
         except FoveaError as error:
             raise click.ClickException(error.message) from error

@@ -159,7 +159,10 @@ def test_a_model_without_classes_says_so_once(
 def test_a_clip_with_nobody_there_is_one_line(fovea_command: Fovea, clip: Path) -> None:
     done = fovea_command("classify", clip.name, "--address", "127.0.0.1:1")
     assert done.exit_code == 1
-    assert done.stderr == "Error: no Fovea server answers at 127.0.0.1:1; start one with `fovea serve`\n"
+    assert done.stderr == (
+        "Error: no Fovea server answers at 127.0.0.1:1; start one with `fovea serve`, or name another with "
+        "--address\n"
+    )
 
 
 @pytest.mark.parametrize("frames", ["0", "1001", "-1"])

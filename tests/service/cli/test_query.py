@@ -112,7 +112,10 @@ def test_models_are_a_table(fovea_command: Fovea) -> None:
 def test_nobody_there_is_one_line(fovea_command: Fovea, pictures: Path, command: str) -> None:
     done = fovea_command(*command.split(), "--address", "127.0.0.1:1")
     assert done.exit_code == 1
-    assert done.stderr == ("Error: no Fovea server answers at 127.0.0.1:1; start one with `fovea serve`\n")
+    assert done.stderr == (
+        "Error: no Fovea server answers at 127.0.0.1:1; start one with `fovea serve`, or name another with "
+        "--address\n"
+    )
 
 
 @pytest.mark.parametrize("timeout", ["nan", "0", "-1", "-inf", "soon"])
