@@ -12,6 +12,7 @@ import pytest
 from fovea import Client, Collection, FoveaError, Unavailable
 
 from service.cli.bulk.entry import Entry, digest
+from service.cli.bulk.look import Rules
 from service.cli.bulk.ray_stages import Embedding, Looking, Reading, Writing, column
 from service.cli.bulk.writer import Work
 from service.manifest import read_manifest
@@ -127,7 +128,7 @@ def test_a_server_that_is_gone_ends_it(tmp_path: Path) -> None:
     there = Collection("x", 24, "cosine", "f:fp32", 1, "", "")
     (work,) = works(tmp_path, [file_bytes(of_class(0))])
     nobody = "127.0.0.1:1"
-    looked = Looking(nobody, 2.0, there, False)({"entry": column([Entry(work.id, work.place, {})])})
+    looked = Looking(nobody, 2.0, there, Rules())({"entry": column([Entry(work.id, work.place, {})])})
     assert isinstance(looked["work"][0], Unavailable)
     batch = {
         "work": column([work]), "vector": np.ones((1, 24), np.float32), "error": column([""]),
