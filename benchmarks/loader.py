@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=Path, default=default, help="folder of JPEG files (default: %(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds, without figures")
     options = parser.parse_args()
@@ -144,7 +144,8 @@ def _kinds(work: Path, photos: list[Path]) -> dict[str, Split]:
 
 
 def _batches(split: Split, workers: int) -> Batches:
-    transform = TrainTransform(Preprocessing(256, SIDE, SIDE), "resized", mirror=True)
+    # As `fit` has it, which mirrors whole batches on the device.
+    transform = TrainTransform(Preprocessing(256, SIDE, SIDE), "resized", mirror=False)
     return Batches(split, transform, BATCH_SIZE, shuffle=True, workers=workers)
 
 

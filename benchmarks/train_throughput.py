@@ -38,6 +38,7 @@ from training.models import Architecture, Classifier, architecture
 from training.normalization import Normalization
 from training.options import FitOptions, resolve
 from training.preprocessing import training_size
+from training.processor import use_processor
 from training.setup import build_engine, build_model, build_objective, train_batches
 from training.splits import Split
 from training.transforms import TrainTransform
@@ -109,7 +110,7 @@ def planned(dataset: Dataset, options: argparse.Namespace) -> RunConfig:
 
 def fovea(config: RunConfig, dataset: Dataset, device: torch.device) -> tuple[Engine, Batches]:
     """What `fovea-train fit` would train with."""
-    torch.set_num_threads(config.run.threads)
+    use_processor(config.run.threads)
     model = build_model(config, print)
     objective = build_objective(config, model, dataset)
     batches = train_batches(config, dataset.train)

@@ -16,6 +16,7 @@ from training.assembly import assemble
 from training.digits import digit_arrays, digits
 from training.errors import DataError
 from training.image_check import Track, untracked
+from training.processor import keep_freed_memory
 from training.sources import list_source
 from training.splits import Dataset, Defaults, Split
 from training.transforms import TrainTransform, Transform
@@ -90,7 +91,7 @@ class Batches:
         self.rank, self.world_size = rank, world_size
         self._own_order = order
         self.epoch = self.start_batch = 0
-        self._loader: DataLoader[tuple[Tensor, Tensor]] | None = None
+        self._loader: DataLoader[tuple[Tensor, Tensor | int]] | None = None
 
     def __len__(self) -> int:
         """Batches of the epoch, of this process."""
@@ -108,7 +109,7 @@ class Batches:
                 pin_memory=torch.cuda.is_available(),
                 # Forking anew each epoch costs more than an epoch of a small data set.
                 persistent_workers=self.workers > 0,
-                worker_init_fn=_leave_signals,
+                worker_init_fn=_start_worker,
                 prefetch_factor=_PREFETCHED if self.workers else None,
             )
         yield from self._loader
@@ -166,14 +167,15 @@ class _Order(Sampler[list[tuple[int, int]]]):
                 yield [(epoch, index) for index in indices]
 
 
-def _leave_signals(_worker: int) -> None:
-    """Ctrl-C and torchrun signal a whole process group; the main process still needs its loaders then."""
+def _start_worker(_worker: int) -> None:
+    keep_freed_memory()
+    # Ctrl-C and torchrun signal a whole process group; the main process still needs its loaders then.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
 
 
-class _Pixels(TorchDataset[tuple[Tensor, Tensor]]):
-    """A split's transformed pictures by (epoch, index)."""
+class _Pixels(TorchDataset[tuple[Tensor, Tensor | int]]):
+    """A split's transformed pictures by (epoch, index); a class is a number, which collating makes int64."""
 
     def __init__(self, split: Split, transform: Transform, seed: int) -> None:
         self.split, self.transform, self.seed = split, transform, seed
@@ -181,7 +183,7 @@ class _Pixels(TorchDataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor | int]:
         epoch, index = place
 
         def draw() -> random.Random:
@@ -197,7 +199,7 @@ class _Pixels(TorchDataset[tuple[Tensor, Tensor]]):
         # A copy: Pillow's pixels are read-only, which PyTorch warns about.
         pixels = np.array(transform(picture, draw()))
         label = self.split.labels[index]
-        target = torch.tensor(label.tolist(), dtype=torch.float32 if label.ndim else torch.int64)
+        target = torch.from_numpy(label.astype(np.float32)) if label.ndim else int(label)
         return torch.from_numpy(pixels), target
 
 

@@ -19,6 +19,7 @@ from training.linear_probe import Probe, fit_probe
 from training.models import Classifier, architecture
 from training.options import FitOptions, resolve
 from training.probe_run import leave_run
+from training.processor import use_processor
 from training.progress import track
 from training.run_folder import Summary, explained, make_run_folder
 from training.run_model import load_run_model
@@ -64,7 +65,7 @@ def probe(options: ProbeOptions, say: Say) -> Summary:
     for note in dataset.notes:
         say(note)
     config = resolve(replace(asked, epochs=1, warmup_epochs=0), design, dataset)
-    torch.set_num_threads(config.run.threads)
+    use_processor(config.run.threads)
     model = _network(options, config, len(dataset.classes), say).eval()
     linear = model.head  # a network without one is told of before its features are computed
     folder = make_run_folder(asked.output, dataset.name, f"{design.name}-probe")

@@ -11,6 +11,7 @@ from training.config import RunConfig
 from training.data import Batches, Dataset
 from training.engine import Engine
 from training.errors import SettingError, TrainingDiverged
+from training.processor import use_processor
 from training.setup import Say, build_engine, build_model, build_objective, train_batches
 
 # Smith's ranges end where the loss explodes; four times the best is explosion enough.
@@ -56,7 +57,7 @@ def find_rate(
     """
     if not 0 < lowest < highest:
         raise SettingError(f"--lowest is {lowest:g} and --highest {highest:g}; expected 0 < lowest < highest")
-    torch.set_num_threads(config.run.threads)
+    use_processor(config.run.threads)
     model = build_model(config, say)
     objective = build_objective(config, model, dataset)
     batches = train_batches(config, dataset.train)

@@ -22,6 +22,7 @@ from training.models import Classifier, architecture
 from training.normalization import Normalization
 from training.objective import Objective
 from training.options import FitOptions, resolve
+from training.processor import use_processor
 from training.progress import track
 from training.retrieval import RETRIEVES_BY, check_pairs
 from training.run_folder import (
@@ -138,7 +139,7 @@ def _run(
 ) -> Summary:
     """Every epoch that is left, then the score on test and the temperature on val."""
     model, objective = learners
-    torch.set_num_threads(config.run.threads)
+    use_processor(config.run.threads)
     device = world.device(config.run.device)
     batches = train_batches(config, dataset.train, world)
     steps = steps_an_epoch(batches, config.optimization.accumulate)
