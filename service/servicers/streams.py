@@ -1,8 +1,7 @@
-"""The loop of a bidirectional stream: a bounded number of messages in work, answers in order."""
+"""The streams of images: what is asked of the pipeline, and answers that go together."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -11,11 +10,12 @@ import structlog
 from fovea.v1 import classification_pb2, embedding_pb2, status_pb2
 
 from service.config import Config
-from service.errors import RequestError, Unavailable
-from service.interceptors import NOT_LOGGED, checked, clip, crash_message, current_call, status_of
+from service.errors import RequestError
+from service.interceptors import NOT_LOGGED, clip, crash_message, current_call, status_of
 from service.model import Model, Prediction
 from service.pipeline import InferenceRequest, Pipeline, Work
 from service.servicers.messages import status
+from service.servicers.ordered import OrderedMessages, Pending
 
 Request = TypeVar(
     "Request", bound=classification_pb2.ClassifyStreamRequest | embedding_pb2.EmbedStreamRequest
@@ -30,17 +30,17 @@ log = structlog.get_logger()
 _COMBINED_BYTES = 1024 * 1024
 
 
-class _Message(Generic[Response]):
+class _Message(Pending, Generic[Response]):
     """A message that was read: in work, or failed before it came to that.
 
     It doesn't hold the message itself, whose images take room: its caller may be slow to read the answers.
     """
 
-    __slots__ = ("answer", "combine", "id", "images", "outcome", "size_bytes")
+    __slots__ = ("answer", "combine", "id", "outcome")
 
     def __init__(self, message_id: int, combine: bool) -> None:
+        super().__init__(1, 0)
         self.id, self.combine = message_id, combine
-        self.images, self.size_bytes = 1, 0
         self.answer: Answer[Response] | None = None
         self.outcome: Work | status_pb2.Status | None = None
 
@@ -50,12 +50,8 @@ class _Message(Generic[Response]):
         return not isinstance(self.outcome, Work) or self.outcome.group.done
 
 
-class OrderedStream(Generic[Request, Response]):
-    """Answers a stream's messages, several at a time, in their order.
-
-    While the window is full nothing is read, so HTTP/2's flow control holds the caller back; and so it
-    does while the caller doesn't read the answers. A message that fails is its own answer.
-    """
+class OrderedStream(OrderedMessages[Request, _Message[Response]], Generic[Request, Response]):
+    """Answers a stream's messages with what the pipeline makes of their images."""
 
     def __init__(
         self,
@@ -74,73 +70,26 @@ class OrderedStream(Generic[Request, Response]):
             config: the window.
             draining: once it is set nothing more is read; what was read is answered.
         """
+        super().__init__(config, draining)
         self._pipeline, self._understand, self._fail = pipeline, understand, fail
-        self._draining = draining
-        self._window_images, self._window_bytes = config.stream_window_images, config.max_message_bytes
-        self._pending: deque[_Message[Response]] = deque()
-        self._images = self._bytes = 0
-        self._beginning = False  # a message was read and isn't pending yet
-        self._news, self._room = asyncio.Event(), asyncio.Event()
 
-    async def run(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        """Read and answer until the caller ends the stream.
-
-        Raises:
-            Unavailable: the server drains; what was read before has been answered.
-        """
-        reader = asyncio.create_task(self._read(context))
-        drain = asyncio.create_task(self._draining.wait())
-        for task in (reader, drain):
-            task.add_done_callback(lambda _: self._news.set())
-        try:
-            while True:
-                while self._pending:
-                    await self._write(context)
-                if reader.done():
-                    break
-                if drain.done() and not self._beginning:
-                    raise Unavailable("the server is draining; send what is left to another one")
-                self._news.clear()
-                await self._news.wait()
-            reader.result()  # raises what ended the reading, as a malformed message
-        finally:
-            # Once it is cancelled the reader adds nothing. Before the wait, which may be cancelled itself.
-            reader.cancel()
-            drain.cancel()
-            for message in self._pending:
-                if isinstance(message.outcome, Work):
-                    self._pipeline.abandon(message.outcome)
-            await asyncio.gather(reader, drain, return_exceptions=True)
-
-    async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        while True:
-            while self._images >= self._window_images or self._bytes >= self._window_bytes:
-                self._room.clear()
-                await self._room.wait()
-            if self._draining.is_set():
-                await asyncio.Future()  # `run` ends the stream
-            request = await context.read()
-            if request is grpc.aio.EOF:
-                return
-            self._beginning = True
-            message: _Message[Response] = _Message(checked(request).id, request.combine_replies)
-            await self._begin_one(message, request)
-            request = None  # a stream may be idle for long now
-            self._images += message.images
-            self._bytes += message.size_bytes
-            self._pending.append(message)
-            self._beginning = False
-            self._news.set()
-
-    async def _begin_one(self, message: _Message[Response], request: Request) -> None:
+    async def _begin(self, request: Request) -> _Message[Response]:
+        message: _Message[Response] = _Message(request.id, request.combine_replies)
         try:
             wanted, message.answer = self._understand(request)
             # Mostly there is room; and then nothing is awaited.
             work = self._pipeline.try_begin(wanted) or await self._pipeline.begin(wanted)
             message.outcome = work
-            message.images, message.size_bytes = work.load
+            message.parts, message.size_bytes = work.load
         except Exception as error:  # noqa: BLE001 - it is this message's, and the stream's others go on
             message.outcome = why(error)
+        return message
+
+    def _abandon(self) -> Sequence[asyncio.Task[Any]]:
+        for message in self._pending:
+            if isinstance(message.outcome, Work):
+                self._pipeline.abandon(message.outcome)
+        return ()
 
     async def _write(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         """Answer the oldest message, and with it those after it that are ready and may come along.
@@ -168,7 +117,7 @@ class OrderedStream(Generic[Request, Response]):
             if not work.group.done:
                 await work.group.until_done()
             self._forget_oldest()
-            assert message.answer is not None  # noqa: S101 - `_begin_one` has set it
+            assert message.answer is not None  # noqa: S101 - `_begin` has set it
             try:
                 return message.answer(work.model, self._pipeline.finish(work))
             except Exception as error:  # noqa: BLE001 - as above
@@ -176,12 +125,6 @@ class OrderedStream(Generic[Request, Response]):
         self._forget_oldest()
         assert work is not None  # noqa: S101 - as above
         return self._fail(message.id, work)
-
-    def _forget_oldest(self) -> None:
-        message = self._pending.popleft()
-        self._images -= message.images
-        self._bytes -= message.size_bytes
-        self._room.set()
 
 
 def why(error: Exception) -> status_pb2.Status:
