@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -22,6 +21,7 @@ from service.cli.import_model.packaged import Packaged
 from service.cli.import_model.recipe import Recipe
 from service.manifest import SCHEMA_VERSION
 from service.preprocess import Preprocessing
+from service.retrieval.whole_file import flush
 
 MODEL_FILE = "model.onnx"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -177,11 +177,11 @@ def staged(repository: Path, name: str, version: int) -> Iterator[Path]:
         folder.mkdir(parents=True)
         yield folder
         for path in (*folder.iterdir(), folder):
-            _sync(path)
+            flush(path)
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
-        _sync(target.parent)
-        _sync(repository)
+        flush(target.parent)
+        flush(repository)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # somebody else was faster by a hair
             raise _taken(target) from error
@@ -194,11 +194,3 @@ def _taken(target: Path) -> ImportRefused:
     return ImportRefused(
         f"{target} is there already, and published versions never change; choose another --version"
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
