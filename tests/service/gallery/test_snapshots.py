@@ -29,6 +29,7 @@ from service.gallery.gallery import Gallery
 from service.retrieval.index import CollectionSpec, Item, Metric, Storage
 from service.retrieval.schema import AttributeType
 from tests.service.gallery.conftest import CountingIndex, in_a_minute, opened
+from tests.service.gallery.gate import Gate
 
 SPEC = CollectionSpec(
     "photos",
@@ -193,24 +194,10 @@ async def test_one_moment_is_written_while_others_write(house: Gallery, index: C
         assert len(turns) <= 1
 
 
-class Waiting:
-    """Lets the index come no further with a step than `begun` until `go_on` is set."""
-
-    def __init__(self) -> None:
-        self.begun, self.go_on = threading.Event(), threading.Event()
-
-    def wait(self) -> None:
-        self.begun.set()
-        assert self.go_on.wait(30)
-
-    async def until_begun(self) -> None:
-        assert await asyncio.to_thread(self.begun.wait, 30)
-
-
 @pytest.fixture
-def waiting(index: CountingIndex, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+def gate(index: CountingIndex, monkeypatch: pytest.MonkeyPatch) -> Gate:
     """In the middle of reading `photos`, and before each write of items."""
-    waiting = Waiting()
+    gate = Gate()
     items_of, upsert = index.items, index.upsert
 
     @contextmanager
@@ -219,31 +206,31 @@ def waiting(index: CountingIndex, monkeypatch: pytest.MonkeyPatch) -> Waiting:
 
             def slowly() -> Iterator[list[Item]]:
                 for batch in batches:
-                    waiting.wait()
+                    gate.wait()
                     yield batch
 
             yield slowly()
 
     def slow_upsert(collection: str, items: Sequence[Item]) -> None:
-        waiting.wait()
+        gate.wait()
         upsert(collection, items)
 
     monkeypatch.setattr(index, "items", slow_items)
     monkeypatch.setattr(index, "upsert", slow_upsert)
-    return waiting
+    return gate
 
 
 async def test_a_snapshot_whose_caller_leaves_is_not_written(
-    house: Gallery, folder: Path, waiting: Waiting
+    house: Gallery, folder: Path, gate: Gate
 ) -> None:
     task = asyncio.create_task(house.snapshots.write("photos", "first", in_a_minute()))
-    await waiting.until_begun()
+    await gate.until_begun()
     with pytest.raises(SnapshotExists):  # the name is taken already
         await house.snapshots.write("photos", "first", in_a_minute())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    waiting.go_on.set()
+    gate.opened.set()
     for _ in range(500):
         if not names(folder):
             break
@@ -253,20 +240,20 @@ async def test_a_snapshot_whose_caller_leaves_is_not_written(
 
 
 async def test_a_restore_whose_caller_leaves_leaves_nothing(
-    house: Gallery, index: CountingIndex, waiting: Waiting
+    house: Gallery, index: CountingIndex, gate: Gate
 ) -> None:
-    waiting.go_on.set()
+    gate.opened.set()
     await house.snapshots.write("photos", "first", in_a_minute())
-    waiting.go_on.clear()
-    waiting.begun.clear()
+    gate.opened.clear()
+    gate.begun.clear()
     task = asyncio.create_task(house.snapshots.restore("first", "copy", in_a_minute()))
-    await waiting.until_begun()
+    await gate.until_begun()
     assert [info.spec.name for info in await house.collections.list_all(in_a_minute())] == ["photos"]
     assert len(index.list_collections()) == 2  # under a name of its own, until it is whole
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    waiting.go_on.set()
+    gate.opened.set()
     for _ in range(500):
         if len(index.list_collections()) == 1:
             break

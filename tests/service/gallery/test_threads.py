@@ -1,7 +1,6 @@
 """The threads in front of the index: deadlines, patience, and long work that nobody waits for any more."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +9,7 @@ from service.errors import DeadlineExpired, Overloaded, Unavailable
 from service.gallery import threads as module
 from service.gallery.threads import IndexThreads, Stop
 from tests.service.gallery.conftest import in_a_minute
+from tests.service.gallery.gate import Gate
 
 
 @pytest.fixture
@@ -19,20 +19,6 @@ async def threads(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IndexThreads
     threads = IndexThreads(1)
     yield threads
     assert await asyncio.to_thread(threads.close, 30) == (True, True)
-
-
-class Gate:
-    """Keeps a thread until it is opened."""
-
-    def __init__(self) -> None:
-        self.begun, self.opened = threading.Event(), threading.Event()
-
-    def wait(self) -> None:
-        self.begun.set()
-        assert self.opened.wait(30)
-
-    async def until_begun(self) -> None:
-        assert await asyncio.to_thread(self.begun.wait, 30)
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])
