@@ -1,7 +1,6 @@
 """Upserts that wait at the same time are one write; each has its own end."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from service.gallery.group_commit import Entry, GroupCommit
 from service.retrieval.index import Item
 from service.workers import WorkerPool
 from tests.service.gallery.conftest import in_a_minute
+from tests.service.gallery.gate import Gate
 
 
 class Store:
@@ -38,20 +38,14 @@ class House:
         self.store = Store()
         self.pool = pool
         self.group = GroupCommit(self.store.write, pool.submit)
-        self._go_on = threading.Event()
+        self._gate = Gate()
 
     async def keep_busy(self) -> None:
-        begun = threading.Event()
-
-        def wait() -> None:
-            begun.set()
-            self._go_on.wait(30)
-
-        self.pool.submit(wait)
-        assert await asyncio.to_thread(begun.wait, 30)
+        self.pool.submit(self._gate.wait)
+        await self._gate.until_begun()
 
     def go_on(self) -> None:
-        self._go_on.set()
+        self._gate.opened.set()
 
     def add(self, *names: str, check: Any = lambda: None, seconds: float = 60) -> "asyncio.Future[None]":
         items = [Item(name, np.zeros(1, np.float32)) for name in names]

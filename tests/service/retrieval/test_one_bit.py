@@ -1,6 +1,7 @@
 """Search by the 1-bit tier against brute force: recall, and never what was deleted or filtered out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,9 +68,9 @@ def few_compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     real = flat.search
 
-    def counted(*arguments: object) -> list[list[Hit]]:
-        counts.append(len(arguments[2]))  # type: ignore[arg-type]  # the queries
-        return real(*arguments)  # type: ignore[arg-type]
+    def counted(*arguments: Any) -> list[list[Hit]]:
+        counts.append(len(arguments[2]))  # the queries
+        return real(*arguments)
 
     monkeypatch.setattr(flat, "search", counted)
     return counts
@@ -97,10 +98,10 @@ def test_most_is_left_out_of_the_scoring(
     scored = 0
     real = raw.raw_of
 
-    def counted(rows: object, metric: object, query: object, numbers: NDArray[np.int64]) -> object:
+    def counted(rows: Any, metric: Any, query: Any, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         nonlocal scored
         scored += int(np.count_nonzero(numbers >= 0))
-        return real(rows, metric, query, numbers)  # type: ignore[arg-type]
+        return real(rows, metric, query, numbers)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(one_bit, "raw_of", counted)

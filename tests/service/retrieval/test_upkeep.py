@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from service.errors import CollectionNotFound, Unavailable
 from service.retrieval import tier, upkeep
@@ -107,10 +110,10 @@ def test_searches_and_writes_go_on_while_a_tier_is_made(
     begun, go_on = threading.Event(), threading.Event()
     real = tier.renewed
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: Any) -> tier.Tier:
         begun.set()
         assert go_on.wait(20)
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments)
 
     monkeypatch.setattr(upkeep, "renewed", slow)
     put(index, 0, 1000)
@@ -184,6 +187,21 @@ def test_an_error_in_the_background_leaves_the_collection_searchable(
         assert found(index) == nearest(VECTORS[:1000], Metric.COSINE, QUERIES, 10)
     index.flush("photos")
     assert index_type(index) == "1-bit"
+
+
+@pytest.mark.parametrize("change", ["rename", "replace"])
+def test_a_tier_is_told_of_by_the_name_that_the_collection_has(index: EmbeddedIndex, change: str) -> None:
+    if change == "rename":
+        index.rename("photos", "new")
+    else:
+        index.create(CollectionSpec("new", DIMENSION, Metric.COSINE, ""))
+        index.replace("new", "photos")
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        index.upsert("new", [Item(str(n), VECTORS[n]) for n in range(1000)])
+        index.flush("new")
+    made = [line for line in lines if line["event"] == "search_tier_made"]
+    assert [line["collection"] for line in made] == ["new"]
 
 
 def test_long_vectors_are_compared_exactly(tmp_path: Path) -> None:

@@ -38,7 +38,11 @@ def album(tmp_path: Path) -> Path:
 
 
 def vectors(client: Client, collection: str) -> dict[str, np.ndarray]:
-    return {item.id: item.vector for item in client.scan(collection, include_vectors=True)}  # type: ignore[misc]
+    found = {}
+    for item in client.scan(collection, include_vectors=True):
+        assert item.vector is not None
+        found[item.id] = item.vector
+    return found
 
 
 def add(fovea_command: Fovea, collection: str, *arguments: str | Path, status: int = 0) -> str:
