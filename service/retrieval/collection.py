@@ -11,9 +11,18 @@ from service.retrieval.checks import check_options, check_page, check_top_k, pac
 from service.retrieval.filters import Filter, check_filter
 from service.retrieval.index import CollectionInfo, CollectionSpec, Item, Neighbor, SearchOptions
 from service.retrieval.masks import kept_by
-from service.retrieval.pages import first_of, in_order_of_ids, in_order_of_writing
+from service.retrieval.pages import in_order_of_ids, in_order_of_writing
 from service.retrieval.paging import MAX_RANKED, paged
-from service.retrieval.replies import NUMBER_BYTES, attributes_of, items_at
+from service.retrieval.replies import (
+    FEWER_NEIGHBORS,
+    NUMBER_BYTES,
+    attributes_of,
+    bytes_of,
+    bytes_of_vector,
+    fewer_ids,
+    first_of,
+    items_at,
+)
 from service.retrieval.rows import Hit
 from service.retrieval.schema import AttributeValue
 from service.retrieval.segments import Segments
@@ -44,8 +53,9 @@ class Collection:
     def get(self, ids: Sequence[str], *, include_vectors: bool, max_reply_bytes: int | None) -> list[Item]:
         """See `Index.get`."""
         places = self.segments.read(ids)
-        remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
-        attributes = attributes_of(places, self._vector_bytes(include_vectors), max_reply_bytes, remedy)
+        vector_bytes = bytes_of_vector(self.spec.dimension, include_vectors=include_vectors)
+        remedy = fewer_ids(include_vectors=include_vectors)
+        attributes = attributes_of(places, vector_bytes, max_reply_bytes, remedy)
         return items_at(places, attributes, include_vectors=include_vectors)
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -89,7 +99,8 @@ class Collection:
         if condition is not None:
             check_filter(self.spec.attributes, condition)
         walk = in_order_of_ids(self.segments, ids_after, after, limit, condition)
-        places = first_of(walk, limit, self._vector_bytes(include_vectors), max_reply_bytes)
+        vector_bytes = bytes_of_vector(self.spec.dimension, include_vectors=include_vectors)
+        places = first_of(walk, lambda place: vector_bytes + bytes_of(place), limit, max_reply_bytes)
         return items_at(places, attributes_of(places, 0, None, ""), include_vectors=include_vectors)
 
     def items(self) -> Iterator[list[Item]]:
@@ -130,10 +141,7 @@ class Collection:
                 [(hit.segment, hit.row) for hits in hits_of_queries for hit in hits],
                 NUMBER_BYTES,
                 max_reply_bytes,
-                "ask for fewer neighbours, or send fewer queries at a time",
+                FEWER_NEIGHBORS,
             )
         )
         return [[Neighbor(hit.id, hit.score, next(attributes)) for hit in hits] for hits in hits_of_queries]
-
-    def _vector_bytes(self, include_vectors: bool) -> int:
-        return NUMBER_BYTES * self.spec.dimension if include_vectors else 0

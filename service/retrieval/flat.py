@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.retrieval.columns import Mask
 from service.retrieval.index import Metric
+from service.retrieval.rounding import Rounding
 from service.retrieval.rows import Hit, Rows
 from service.retrieval.scores import nearest_of_all, rescored, scores_of
 from service.retrieval.segments import Segment
@@ -42,8 +43,6 @@ _GATHER_VALUES = 1024 * 1024
 _SCAN_VALUES = 1024 * 1024
 # A finite "minus infinity", so that an error relative to it is a number.
 _BELOW_ANY = -1e300
-_FLOAT32_EPSILON = 2.0**-24
-_FLOAT32_TINY = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,11 @@ def search(
 
 
 class _Search:
-    """One search. Raw scores are FAISS's: the inner product, or minus the squared distance."""
+    """One search. Raw scores are FAISS's, see `rounding`."""
 
     def __init__(self, rows: Rows, metric: Metric, queries: NDArray[np.float32], top_k: int) -> None:
         self._rows, self._metric, self._queries, self._top_k = rows, metric, queries, top_k
-        dimension = queries.shape[1]
-        # A float32 sum of d products is off by at most d·u of the sum of their magnitudes, in whatever
-        # order it is taken (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1);
-        # the rest is for the differences, the root and the rounding of scores.
-        self._relative_error = (dimension + 8) * _FLOAT32_EPSILON
-        # Products below the normal range may be flushed to zero.
-        self._absolute_error = 2 * dimension * _FLOAT32_TINY
+        self._rounding = Rounding(metric, queries.shape[1])
 
     def run(self) -> list[list[Hit]]:
         rows, top_k = self._rows, self._top_k
@@ -131,7 +124,8 @@ class _Search:
         scores = np.where(found.live, rescored(rows, self._metric, self._queries, found.rows), -np.inf)
         order = np.lexsort((found.rows, -scores), axis=-1)[:, :top_k]
         numbers, scores = np.take_along_axis(found.rows, order, 1), np.take_along_axis(scores, order, 1)
-        proved = self._raw(scores[:, -1]) > found.unseen + self._error(self._queries, found.unseen)
+        last = self._rounding.measures(scores[:, -1])
+        proved = last > found.unseen + self._rounding.error(found.unseen, self._queries, rows.largest_norm)
         return [
             rows.hits(numbers[line], scores[line])
             if proved[line]
@@ -209,17 +203,6 @@ class _Search:
             _knn_inner_product(*pointers[:2], *sizes, *pointers[2:], selector if by_rows else None)
         return raw, rows
 
-    def _error(self, queries: NDArray[np.float32], raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far raw scores about `raw`, of queries [..., dimension], may be off."""
-        if self._metric is Metric.L2:
-            return np.asarray(self._relative_error * np.abs(raw) + self._absolute_error)
-        lengths = np.linalg.norm(queries.astype(np.float64), axis=-1)
-        return np.asarray(self._relative_error * self._rows.largest_norm * lengths + self._absolute_error)
-
-    def _raw(self, scores: NDArray[Any]) -> NDArray[np.float64]:
-        wide = np.asarray(scores, np.float64)
-        return np.asarray(-np.square(wide)) if self._metric is Metric.L2 else wide
-
     def _scan(self, query: NDArray[np.float32], floor: float) -> list[Hit]:
         """All rows in blocks, given that the last hit's score is at least `floor`."""
         numbers, scores = [], []
@@ -244,5 +227,5 @@ class _Search:
             raw = -np.einsum("rd,rd->r", difference, difference)
         else:
             raw = np.einsum("rd,d->r", vectors, query)
-        least = self._raw(np.asarray(floor))
-        return np.asarray(raw >= least - 2 * self._error(query, least))
+        least = self._rounding.measures(floor)
+        return np.asarray(raw >= least - 2 * self._rounding.error(least, query, self._rows.largest_norm))

@@ -1,7 +1,7 @@
 """Items read some at a time: in the order of writing, or of their ids."""
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 import numpy as np
@@ -10,7 +10,7 @@ from service.retrieval.columns import Mask
 from service.retrieval.filters import Filter
 from service.retrieval.index import Item
 from service.retrieval.masks import kept_by, kept_of
-from service.retrieval.replies import attributes_of, bytes_of, items_at
+from service.retrieval.replies import attributes_of, items_at
 from service.retrieval.rows import Rows
 from service.retrieval.segments import Segment, Segments
 
@@ -68,19 +68,3 @@ def in_order_of_ids(
                 masks[id(segment)] = (segment, kept_of(condition, segment))
             if masks[id(segment)][1][row]:
                 yield segment, row
-
-
-def first_of(
-    places: Iterable[Place], limit: int, bytes_each: int, max_reply_bytes: int | None
-) -> list[Place]:
-    """At most `limit`, and only as many as fit into a reply, but one at least."""
-    taken: list[Place] = []
-    size = 0
-    for place in places:
-        size += bytes_each + bytes_of(place)
-        if taken and max_reply_bytes is not None and size > max_reply_bytes:
-            break
-        taken.append(place)
-        if len(taken) == limit:
-            break
-    return taken

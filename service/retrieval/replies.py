@@ -1,8 +1,8 @@
 """What a read returns of stored rows: its size is summed before any of it is made."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,8 +11,21 @@ from service.retrieval.checks import unpack_attributes
 from service.retrieval.index import Item
 from service.retrieval.segments import Segment
 
+T = TypeVar("T")
 # Of a float32.
 NUMBER_BYTES = 4
+# What the caller of a search can ask for instead where its reply is too large.
+FEWER_NEIGHBORS = "ask for fewer neighbours, or send fewer queries at a time"
+
+
+def fewer_ids(*, include_vectors: bool) -> str:
+    """What the caller of a read by ids can ask for instead where its reply is too large."""
+    return "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
+
+
+def bytes_of_vector(dimension: int, *, include_vectors: bool) -> int:
+    """What the vector of one item takes in a reply."""
+    return NUMBER_BYTES * dimension if include_vectors else 0
 
 
 def attributes_of(
@@ -55,6 +68,29 @@ def bytes_of(place: tuple[Segment, int]) -> int:
     """The id and attributes there, in bytes of UTF-8."""
     segment, row = place
     return _utf8_size(segment.ids[row]) + _utf8_size(segment.attributes[row])
+
+
+def first_of(
+    things: Iterable[T], bytes_of_one: Callable[[T], int], limit: int, max_reply_bytes: int | None
+) -> list[T]:
+    """At most `limit`, and only as many as fit into a reply, but one at least.
+
+    Args:
+        things: what there is to return.
+        bytes_of_one: what one of them takes in the reply.
+        limit: at least 1.
+        max_reply_bytes: of all together; None: any number.
+    """
+    taken: list[T] = []
+    size = 0
+    for one in things:
+        size += bytes_of_one(one)
+        if taken and max_reply_bytes is not None and size > max_reply_bytes:
+            break
+        taken.append(one)
+        if len(taken) == limit:
+            break
+    return taken
 
 
 def check_reply_size(size_bytes: int, max_reply_bytes: int, remedy: str) -> None:

@@ -34,7 +34,7 @@ from service.retrieval.milvus.search import Hit, Search
 from service.retrieval.milvus.server import NotLoaded, Server, TableGone
 from service.retrieval.milvus.table import MAX_ATTRIBUTES, MAX_DIMENSION, VECTOR, Table
 from service.retrieval.paging import paged
-from service.retrieval.replies import NUMBER_BYTES, check_reply_size
+from service.retrieval.replies import FEWER_NEIGHBORS, NUMBER_BYTES, check_reply_size
 from service.retrieval.schema import AttributeValue
 
 T = TypeVar("T")
@@ -338,7 +338,7 @@ def _neighbors(hits_of_queries: Sequence[Sequence[Hit]], max_reply_bytes: int | 
             for hits in hits_of_queries
             for hit in hits
         )
-        check_reply_size(size, max_reply_bytes, "ask for fewer neighbours, or send fewer queries at a time")
+        check_reply_size(size, max_reply_bytes, FEWER_NEIGHBORS)
     return [
         [Neighbor(hit.id, hit.score, unpack_attributes(hit.attributes)) for hit in hits]
         for hits in hits_of_queries

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -23,7 +24,7 @@ from service.retrieval.milvus.table import (
     attributes_text,
     items_of,
 )
-from service.retrieval.replies import NUMBER_BYTES, check_reply_size
+from service.retrieval.replies import bytes_of_vector, check_reply_size, fewer_ids, first_of
 from service.retrieval.schema import is_text
 
 # What one query may return, which Milvus bounds by 16,384; about 16 MiB of vectors.
@@ -92,7 +93,7 @@ def get(
 ) -> list[Item]:
     """See `Index.get`."""
     distinct = known_ids(ids)
-    vector_bytes = NUMBER_BYTES * table.spec.dimension if include_vectors else 0
+    vector_bytes = bytes_of_vector(table.spec.dimension, include_vectors=include_vectors)
     largest = vector_bytes + MAX_ID_BYTES + MAX_ATTRIBUTES_BYTES
     if max_reply_bytes is not None and len(ids) * largest > max_reply_bytes:
         times = Counter(ids)
@@ -100,8 +101,7 @@ def get(
             times[row[ID]] * (vector_bytes + bytes_of(row))
             for row in rows_of(server, table, distinct, [ID, ATTRIBUTES])
         )
-        remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
-        check_reply_size(sum(sizes), max_reply_bytes, remedy)
+        check_reply_size(sum(sizes), max_reply_bytes, fewer_ids(include_vectors=include_vectors))
     fields = [ID, ATTRIBUTES, *([VECTOR] if include_vectors else [])]
     rows = settled(server, table, distinct, fields)
     return items_of([rows[name] for name in ids if name in rows])
@@ -158,17 +158,9 @@ def page(
     # No id has a zero byte, so those behind one that has are those behind what comes before the byte.
     start = after.partition("\0")[0]
     read = pages(server, table, translated(table, condition), fields, after=start, at_once=at_once)
-    vector_bytes = NUMBER_BYTES * table.spec.dimension if include_vectors else 0
-    taken: list[Row] = []
-    size = 0
-    for row in (row for rows in read for row in rows):
-        size += vector_bytes + bytes_of(row)
-        if taken and max_reply_bytes is not None and size > max_reply_bytes:
-            break
-        taken.append(row)
-        if len(taken) == limit:
-            break
-    return items_of(taken)
+    vector_bytes = bytes_of_vector(table.spec.dimension, include_vectors=include_vectors)
+    rows = chain.from_iterable(read)
+    return items_of(first_of(rows, lambda row: vector_bytes + bytes_of(row), limit, max_reply_bytes))
 
 
 def everything(server: Server, table: Table) -> Generator[list[Item], None, None]:

@@ -6,7 +6,6 @@ so scores and the order of what was found are those of every engine.
 
 import math
 from collections.abc import Iterator, Sequence
-from heapq import nsmallest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,8 @@ from service.retrieval.milvus.table import (
     attributes_text,
     vectors_of,
 )
+from service.retrieval.nearest import nearest_of
+from service.retrieval.rounding import Rounding
 
 # Fetched beyond what is asked for, as items that are equally near come in any order.
 _SPARE = 8
@@ -38,8 +39,6 @@ _MAX_LIMIT, _MAX_CANDIDATES = 16_384, 32_768
 # Of the vectors in one reply: 16 MiB.
 _VALUES = 4 * 1024 * 1024
 _FIELDS = [ID, SEQUENCE, ATTRIBUTES, VECTOR]
-_FLOAT32_EPSILON = 2.0**-24
-_FLOAT32_TINY = 2.0**-126
 
 
 class Hit(NamedTuple):
@@ -74,6 +73,7 @@ class Search:
         """
         self._server, self._table, self._queries, self._options = server, table, queries, options
         self._where = translated(table, options.filter)
+        self._rounding = Rounding(table.spec.metric, table.spec.dimension)
         self._flat = table.index_type == "flat"
         self._share = 1.0  # of the items, that the filter keeps
         self._exact = not self._flat and self._best_exact()
@@ -151,31 +151,25 @@ class Search:
         for number, told in zip(numbers, ranked, strict=True):
             own = [rows[name] for name in told if name in rows]
             hits = _hits(own, self._scores(number, self._vectors(own)))
-            yield nsmallest(limit, hits, key=_order)
+            yield nearest_of(hits, limit)
 
     def _doubtful(self, number: int, hits: Sequence[Hit], told: dict[str, float]) -> bool:
         """Whether an item that Milvus ranked behind all of these may belong to the nearest."""
         unseen = min(told.values())
-        last = hits[-1].score
-        if self._table.spec.metric is Metric.L2:
-            last = -last * last
-        return last <= unseen + self._error(number, unseen, told)
+        return float(self._rounding.measures(hits[-1].score)) <= unseen + self._error(number, unseen, told)
 
     def _error(self, number: int, measure: float, told: dict[str, float]) -> float:
         """How far a measure that Milvus took of about this size may be off.
 
-        A float32 sum of d products is off by at most d·u of the sum of their magnitudes, in whatever order it
-        is taken (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). A distance may
-        be computed from the lengths, of which none here is longer than the query and the distance together.
-        An inner product tells nothing of the length; there the scores seen stand for it.
+        A distance may be computed from the lengths, of which none here is longer than the query and the
+        distance together. An inner product tells nothing of the length; there the scores seen stand for it.
         """
         length = float(np.linalg.norm(self._queries[number].astype(np.float64)))
         if self._table.spec.metric is Metric.L2:
             scale = 2 * (length + math.sqrt(max(0.0, -measure))) ** 2 + length**2
         else:
             scale = max(length, *map(abs, told.values()))
-        dimension = self._table.spec.dimension
-        return (dimension + 8) * _FLOAT32_EPSILON * scale + 2 * dimension * _FLOAT32_TINY
+        return float(self._rounding.bound(scale))
 
     def _by_all(self, numbers: Sequence[int], limit: int) -> Iterator[list[Hit]]:
         """Every item that the filter keeps is read and scored here."""
@@ -190,7 +184,7 @@ class Search:
                 # Hits are made only of those that may stay; equal scores may all.
                 least = np.partition(found, -limit)[-limit] if len(rows) > limit else -np.inf
                 hits = _hits([rows[place] for place in np.flatnonzero(found >= least)], found[found >= least])
-                best[number] = nsmallest(limit, [*best[number], *hits], key=_order)
+                best[number] = nearest_of([*best[number], *hits], limit)
         return iter(best.values())
 
     def _vectors(self, rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
@@ -222,7 +216,3 @@ def _hits(rows: Sequence[dict[str, Any]], found: NDArray[np.float32]) -> list[Hi
         Hit(row[ID], row[SEQUENCE], score, attributes_text(row))
         for row, score in zip(rows, found.tolist(), strict=True)
     ]
-
-
-def _order(hit: Hit) -> tuple[float, int]:
-    return -hit.score, hit.sequence

@@ -18,7 +18,13 @@ from service.retrieval.pgvector.conditions import Conditions
 from service.retrieval.pgvector.database import Cursor
 from service.retrieval.pgvector.search import Hit
 from service.retrieval.pgvector.table import Table
-from service.retrieval.replies import NUMBER_BYTES, check_reply_size
+from service.retrieval.replies import (
+    FEWER_NEIGHBORS,
+    NUMBER_BYTES,
+    bytes_of_vector,
+    check_reply_size,
+    fewer_ids,
+)
 from service.retrieval.schema import is_text
 
 _BYTES = SQL("octet_length(id) + octet_length(attributes)")
@@ -39,13 +45,11 @@ def get(
     distinct = known_ids(ids)
     times = Counter(ids)
     if max_reply_bytes is not None:
-        bytes_each = NUMBER_BYTES * table.spec.dimension if include_vectors else 0
+        bytes_each = bytes_of_vector(table.spec.dimension, include_vectors=include_vectors)
         query = SQL("SELECT id, {} FROM {} WHERE id = ANY(%s::text[])").format(_BYTES, table.name)
         sizes = cursor.execute(query, (distinct,)).fetchall()
-        remedy = "ask for fewer ids" + (", or leave the vectors out" if include_vectors else "")
-        check_reply_size(
-            sum(times[name] * (bytes_each + size) for name, size in sizes), max_reply_bytes, remedy
-        )
+        total = sum(times[name] * (bytes_each + size) for name, size in sizes)
+        check_reply_size(total, max_reply_bytes, fewer_ids(include_vectors=include_vectors))
     query = _select(table, "WHERE id = ANY(%s::text[])", include_vectors)
     rows = {row[0]: row for row in cursor.execute(query, (distinct,))}
     return _items(table, [rows[name] for name in ids if name in rows], include_vectors)
@@ -90,7 +94,7 @@ def page(
     if max_reply_bytes is None:
         query = SQL("{} {}").format(_select(table, "", include_vectors), ordered)
     else:
-        bytes_each = NUMBER_BYTES * table.spec.dimension if include_vectors else 0
+        bytes_each = bytes_of_vector(table.spec.dimension, include_vectors=include_vectors)
         query = SQL(
             "SELECT id, attributes{vector} FROM ("
             "SELECT *, sum({size} + %s) OVER earlier AS total, row_number() OVER earlier AS number "
@@ -126,7 +130,7 @@ def neighbors(
     """
     if max_reply_bytes is not None:
         size = sum(NUMBER_BYTES + hit.bytes for hits in hits_of_queries for hit in hits)
-        check_reply_size(size, max_reply_bytes, "ask for fewer neighbours, or send fewer queries at a time")
+        check_reply_size(size, max_reply_bytes, FEWER_NEIGHBORS)
     sequences = list({hit.sequence for hits in hits_of_queries for hit in hits})
     query = SQL("SELECT sequence, attributes FROM {} WHERE sequence = ANY(%s::int8[])").format(table.name)
     attributes: dict[int, Mapping[str, Any]] = {

@@ -8,7 +8,6 @@ off; else all those that could are fetched.
 
 import math
 from collections.abc import Iterator, Sequence
-from heapq import nsmallest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +16,12 @@ from psycopg.sql import SQL, Composable, Composed
 
 from service.retrieval import scores
 from service.retrieval.index import Metric, SearchOptions, Storage
+from service.retrieval.nearest import nearest_of
 from service.retrieval.pgvector import vectors
 from service.retrieval.pgvector.conditions import Conditions
 from service.retrieval.pgvector.database import Cursor
 from service.retrieval.pgvector.table import Table
+from service.retrieval.rounding import Rounding
 from service.retrieval.schema import AttributeValue
 
 # Fetched beyond what is asked for.
@@ -37,8 +38,6 @@ _SCAN_MEMORY = "4"
 _VALUES = 4 * 1024 * 1024
 _STREAMED_ROWS = 1000
 _LARGEST_HALF = 65_504.0
-_FLOAT32_EPSILON = 2.0**-24
-_FLOAT32_TINY = 2.0**-126
 
 
 class Hit(NamedTuple):
@@ -75,6 +74,7 @@ class Search:
         """
         self._cursor, self._table = cursor, table
         self._queries, self._options = queries, options
+        self._rounding = Rounding(table.spec.metric, table.spec.dimension)
         self._parameters = vectors.pack(queries, Storage.FLOAT32)
         self._where = Conditions(table, options.filter)
         self._share = 1.0  # of the items, that the filter keeps
@@ -119,17 +119,16 @@ class Search:
         fetched = limit + _SPARE + (limit // 4 if rounded else 0)
         query = self._select(self._table.indexed_distance, self._where.sql, "ORDER BY distance LIMIT %s")
         ranked = self._ranked(number, query, [*self._where.parameters, fetched])
-        return nsmallest(limit, (hit for hit, _ in ranked), key=_order)
+        return nearest_of((hit for hit, _ in ranked), limit)
 
     def _by_all(self, number: int, limit: int) -> list[Hit]:
         self._set_up(by_index=False, limit=limit)
         wanted = limit + _SPARE
         query = self._select(self._table.distance, self._where.sql, "ORDER BY distance, sequence LIMIT %s")
         ranked = list(self._ranked(number, query, [*self._where.parameters, wanted]))
-        hits = nsmallest(limit, (hit for hit, _ in ranked), key=_order)
+        hits = nearest_of((hit for hit, _ in ranked), limit)
         if len(ranked) < wanted:
             return hits
-        # In the measure in which rounding is bounded: the inner product, or minus the squared distance.
         unseen = self._measure(-max(distance for _, distance in ranked))
         last = self._measure(hits[-1].score)
         if last > unseen + self._error(number, unseen):
@@ -139,23 +138,13 @@ class Search:
         where = SQL("({}) AND {} <= %s").format(self._where.sql, self._table.distance)
         query = self._select(self._table.distance, where)
         plausible = self._ranked(number, query, [*self._where.parameters, self._parameters[number], farthest])
-        return nsmallest(limit, (hit for hit, _ in plausible), key=_order)
+        return nearest_of((hit for hit, _ in plausible), limit)
 
     def _measure(self, score: float) -> float:
-        return -score * score if self._table.spec.metric is Metric.L2 else score
+        return float(self._rounding.measures(score))
 
     def _error(self, number: int, measure: float) -> float:
-        """How far a measure that pgvector took of about this size may be off.
-
-        A float32 sum of d products is off by at most d·u of the sum of their magnitudes, in whatever order it
-        is taken (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1); the rest is for
-        the differences, the root and the rounding of scores. Products below the normal range may be lost.
-        """
-        dimension = self._table.spec.dimension
-        scale = abs(measure)
-        if self._table.spec.metric is not Metric.L2:
-            scale = self._table.largest_norm * float(np.linalg.norm(self._queries[number].astype(np.float64)))
-        return (dimension + 8) * _FLOAT32_EPSILON * scale + 2 * dimension * _FLOAT32_TINY
+        return float(self._rounding.error(measure, self._queries[number], self._table.largest_norm))
 
     def _select(self, distance: Composable, where: Composable, ending: str = "") -> Composed:
         group_by = self._options.group_by
@@ -235,7 +224,3 @@ def candidates_for(recall: float, limit: int, items: int, share: float) -> int:
     larger = 1 + 0.25 * math.log2(max(1.0, items / 20_000))
     needed = math.ceil((180 + 2 * limit) * easier * larger / math.pow(share, 0.3))
     return max(_MIN_CANDIDATES, min(_MAX_CANDIDATES, needed))
-
-
-def _order(hit: Hit) -> tuple[float, int]:
-    return -hit.score, hit.sequence

@@ -1,13 +1,14 @@
 """Pages: which places a scan looks at, and how many items come at a time."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from service.retrieval.checks import Batch
 from service.retrieval.filters import Equals, Filter
-from service.retrieval.pages import first_of, in_order_of_ids, in_order_of_writing
+from service.retrieval.pages import in_order_of_ids, in_order_of_writing
 from service.retrieval.schema import AttributeType
 from service.retrieval.segments import Segments
 
@@ -48,7 +49,7 @@ def segments() -> Segments:
 )
 def test_a_page_of_ten(segments: Segments, condition: Filter | None, expected: list[str], asks: int) -> None:
     ids = Ids()
-    places = first_of(in_order_of_ids(segments, ids, "0004", 10, condition), 10, 0, None)
+    places = islice(in_order_of_ids(segments, ids, "0004", 10, condition), 10)
     assert [segment.ids[row] for segment, row in places] == expected
     assert ids.asked == asks
 
@@ -61,7 +62,7 @@ def test_what_was_deleted_since_the_ids_were_read_is_skipped(segments: Segments)
         return names
 
     walk = in_order_of_ids(segments, ids_after, "", 4, None)
-    assert [segment.ids[row] for segment, row in first_of(walk, 4, 0, None)] == [
+    assert [segment.ids[row] for segment, row in islice(walk, 4)] == [
         "0000",
         "0001",
         "0002",

@@ -46,3 +46,21 @@ def test_nothing_is_unpacked_of_a_reply_that_is_too_large(
     ):
         replies.attributes_of(places * 1000, 100, 999, "ask for less")
     assert unpacked == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "max_reply_bytes", "taken"),
+    [(2, None, [3, 5]), (9, None, [3, 5, 4, 1]), (9, 12, [3, 5, 4]), (9, 11, [3, 5]), (9, 1, [3])],
+)
+def test_a_page_is_as_much_as_fits_and_one_at_least(
+    limit: int, max_reply_bytes: int | None, taken: list[int]
+) -> None:
+    looked_at: list[int] = []
+
+    def size_of(one: int) -> int:
+        looked_at.append(one)
+        return one
+
+    assert replies.first_of(iter([3, 5, 4, 1]), size_of, limit, max_reply_bytes) == taken
+    # What is read from a server is read no further than it takes.
+    assert len(looked_at) <= len(taken) + 1
