@@ -6,21 +6,16 @@ import time
 import structlog
 
 from service.errors import CollectionNotFound, InvalidRequest, shorten
+from service.retrieval.collection_names import BUILDING_PREFIX, is_building
 from service.retrieval.index import Index
 
-_PREFIX = "fovea-building."
 _DAY_S = 86_400.0
 log = structlog.get_logger()
 
 
 def new_name() -> str:
     """A name for a collection that is being built; nobody else uses it, and it says since when."""
-    return f"{_PREFIX}{int(time.time()):x}.{secrets.token_hex(8)}"
-
-
-def is_building(name: str) -> bool:
-    """Whether a collection is being built, or was when a server died."""
-    return name.startswith(_PREFIX)
+    return f"{BUILDING_PREFIX}{int(time.time()):x}.{secrets.token_hex(8)}"
 
 
 def check_free(name: str) -> None:
@@ -29,8 +24,8 @@ def check_free(name: str) -> None:
     """
     if is_building(name):
         raise InvalidRequest(
-            f"collection name {shorten(name)}; expected one that doesn't start with {_PREFIX!r}: these are "
-            "the server's own"
+            f"collection name {shorten(name)}; expected one that doesn't start with {BUILDING_PREFIX!r}: "
+            "these are the server's own"
         )
 
 
@@ -57,7 +52,7 @@ def drop_left_overs(index: Index, *, shared: bool) -> None:
 
 
 def _age_s(name: str) -> float:
-    since, _, _ = name.removeprefix(_PREFIX).partition(".")
+    since, _, _ = name.removeprefix(BUILDING_PREFIX).partition(".")
     try:
         return time.time() - int(since, 16)
     except ValueError:

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from service.gallery.building import check_free, check_visible, is_building
+from service.gallery.building import check_free, check_visible
 from service.gallery.embedder import Embedder
 from service.gallery.threads import IndexThreads
 from service.gallery.writes import Writes
 from service.model import Model
+from service.retrieval.collection_names import is_building
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index
 
 

@@ -15,21 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    IndexUnusable,
-    InvalidRequest,
-    Unavailable,
-    listed,
-    shorten,
-)
+from service.errors import IndexUnusable, InvalidRequest, Unavailable, shorten
 from service.retrieval import loading, lock, record
-from service.retrieval.checks import (
-    check_spec,
-    pack_items,
-)
+from service.retrieval.checks import check_spec, pack_items
 from service.retrieval.collection import Collection
+from service.retrieval.collection_names import not_found, taken
 from service.retrieval.filters import Filter
 from service.retrieval.index import CollectionInfo, CollectionSpec, Index, Item, Neighbor, SearchOptions
 from service.retrieval.keeper import Keeper, Work
@@ -108,7 +98,7 @@ class EmbeddedIndex(Index):
         with self._writing:
             self._check_open()
             if spec.name in self._collections:
-                raise self._taken(spec.name)
+                raise taken(spec.name)
             self._collections[spec.name] = self._empty(self._record.create(spec), spec)
 
     def drop(self, collection: str) -> None:
@@ -252,14 +242,15 @@ class EmbeddedIndex(Index):
             found = self._find(collection)
             check_spec(replace(found.spec, name=name))
             if name in self._collections:
-                raise self._taken(name)
+                raise taken(name)
             self._record.rename(found.key, name)
             self._move(collection, name)
 
     def _move(self, name: str, to: str) -> None:
         collections = self._collections.copy()
         moved = collections.pop(name)
-        collections[to] = replace(moved, spec=replace(moved.spec, name=to))
+        spec = moved.upkeep.spec = replace(moved.spec, name=to)
+        collections[to] = replace(moved, spec=spec)
         self._collections = collections  # at once: nobody sees neither or both
 
     def _retire(self, gone: Collection) -> None:
@@ -300,10 +291,6 @@ class EmbeddedIndex(Index):
         upkeep = Upkeep(self._derived, key, spec, segments, self._min_tier_rows)
         return Collection(key, spec, segments, upkeep)
 
-    @staticmethod
-    def _taken(name: str) -> CollectionExists:
-        return CollectionExists(f"collection {shorten(name)} exists already; drop it, or choose another name")
-
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the index is closed")
@@ -312,6 +299,5 @@ class EmbeddedIndex(Index):
         self._check_open()
         found = self._collections.get(name)
         if found is None:
-            there = listed(sorted(self._collections.copy()))
-            raise CollectionNotFound(f"no collection {shorten(name)}; there are: {there}")
+            raise not_found(name, self._collections.copy())
         return found

@@ -59,6 +59,7 @@ class Upkeep:
 
     Attributes:
         tier: by which to search; None: compare everything.
+        spec: the collection's; the index sets another one where the name changes.
         files: of its segments.
         retired: the collection is gone.
     """
@@ -70,14 +71,15 @@ class Upkeep:
         Args:
             folder: of the files of all collections.
             key: the collection's.
-            spec: likewise.
+            spec: likewise, as it is now.
             segments: its rows.
             min_tier_rows: with fewer it has no tier.
         """
         self.tier: Tier | None = None
         self.files = SegmentFiles(folder, key)
         self.retired = False
-        self._folder, self._key, self._spec, self._segments = folder, key, spec, segments
+        self.spec = spec
+        self._folder, self._key, self._segments = folder, key, segments
         self._min_rows = self._retry_rows = min_tier_rows
         self._base: Tier | None = None  # read from its file
         self._written: _Written | None = None  # of the tier's file
@@ -87,14 +89,14 @@ class Upkeep:
         """Take the tier from its file; if it lacks much, that is made by the next run."""
         if len(self._segments) < self._min_rows:
             return
-        tier = read_tier(self._folder, self._key, self._spec)
+        tier = read_tier(self._folder, self._key, self.spec)
         if tier is None or not len(tier.sequences):
             return
         self._base, self._written = tier, _Written.of(tier)
         segments, last = self._segments.view(), tier.sequences[-1]
         new = sum(int(np.count_nonzero(segment.sequences[: segment.used] > last)) for segment in segments)
         if new <= _UNCOVERED_ROWS:
-            self.tier, self._base = renewed(tier, segments, self._spec.metric), None
+            self.tier, self._base = renewed(tier, segments, self.spec.metric), None
 
     def run(self, stopped: Stop, *, thorough: bool = False) -> None:
         """Bring tier and files up to date.
@@ -125,14 +127,14 @@ class Upkeep:
             return
         started = time.monotonic()
         before = self.tier or self._base
-        tier = renewed(before, segments, self._spec.metric, stopped)
+        tier = renewed(before, segments, self.spec.metric, stopped)
         self._base = None
         if not tier.useful:
             self._retry_rows = _GROWTH * live
         if before is None or self.tier is None or tier.coder is not before.coder:
             log.info(
                 "search_tier_made",
-                collection=self._spec.name,
+                collection=self.spec.name,
                 index_type="1-bit" if tier.useful else "flat",
                 items=live,
                 scored_share=round(tier.margins.scored_share, 4),
@@ -143,7 +145,7 @@ class Upkeep:
         trim()
 
     def _due(self, segments: Sequence[Segment], live: int, *, thorough: bool) -> bool:
-        if self._spec.dimension > MAX_DIMENSION or live < self._min_rows // 2:
+        if self.spec.dimension > MAX_DIMENSION or live < self._min_rows // 2:
             return False
         if self.tier is None:
             return live >= (self._min_rows if self._base else self._retry_rows)
@@ -160,7 +162,7 @@ class Upkeep:
         same_coder = written is not None and written.coder is tier.coder
         new = len(tier.codes) - (written.rows if written is not None and same_coder else 0)
         if _Written.of(tier) != written and (thorough or new > _FILE_SHARE * len(tier.codes)):
-            write_tier(self._folder, self._key, self._spec, tier)
+            write_tier(self._folder, self._key, self.spec, tier)
             self._written = _Written.of(tier)
 
     def save(self, stopped: Stop) -> None:

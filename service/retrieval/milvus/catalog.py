@@ -17,16 +17,9 @@ from typing import Any
 
 from pymilvus import DataType
 
-from service.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    FoveaError,
-    InvalidRequest,
-    Unavailable,
-    listed,
-    shorten,
-)
+from service.errors import CollectionNotFound, FoveaError, InvalidRequest, Unavailable, shorten
 from service.retrieval.checks import is_name
+from service.retrieval.collection_names import not_found, taken
 from service.retrieval.index import CollectionSpec, Metric, Storage
 from service.retrieval.milvus.conditions import quoted
 from service.retrieval.milvus.names import Names
@@ -79,12 +72,12 @@ class Catalog:
         """
         collection = self._server.collection_of(self._names.alias(name)) if is_name(name) else None
         if collection is None:
-            raise self._not_found(name)
+            raise not_found(name, self._named())
         aliases = self._aliases(collection)
         if self._names.alias(name) not in aliases:
             raise TableGone(f"collection {shorten(name)} is being replaced; try again")
         if self._name_of(aliases) != name:
-            raise self._not_found(name)
+            raise not_found(name, self._named())
         return self._table(collection, name)
 
     def check_current(self, table: Table) -> None:
@@ -213,11 +206,6 @@ class Catalog:
             before = there
         raise Unavailable(f"{self._server.address}: collections come and go too fast to be listed; try again")
 
-    def _not_found(self, name: str) -> CollectionNotFound:
-        return CollectionNotFound(
-            f"no collection {shorten(name)}; there are: {listed(sorted(self._named()))}"
-        )
-
     def _table(self, collection: str, name: str) -> Table:
         if collection not in self._specs:
             rows = self._server.call(
@@ -235,9 +223,7 @@ class Catalog:
     def _check_free(self, name: str) -> None:
         with suppress(CollectionNotFound):
             self.find(name)
-            raise CollectionExists(
-                f"collection {shorten(name)} exists already; drop it, or choose another name"
-            )
+            raise taken(name)
 
     def _name(self, collection: str, name: str) -> None:
         """Give it a name that nobody has."""

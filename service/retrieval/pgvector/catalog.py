@@ -5,7 +5,8 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
-from service.errors import CollectionExists, CollectionNotFound, listed, shorten
+from service.errors import CollectionNotFound
+from service.retrieval.collection_names import not_found, taken
 from service.retrieval.index import CollectionSpec, Metric, Storage
 from service.retrieval.pgvector.database import Cursor
 from service.retrieval.pgvector.table import Table
@@ -77,9 +78,7 @@ def add(cursor: Cursor, spec: CollectionSpec) -> None:
     )
     row = cursor.fetchone()
     if row is None:
-        raise CollectionExists(
-            f"collection {shorten(spec.name)} exists already; drop it, or choose another name"
-        )
+        raise taken(spec.name)
     for statement in Table(row[0], spec).create():
         cursor.execute(statement)
 
@@ -125,13 +124,13 @@ def rename(cursor: Cursor, table: Table, name: str) -> None:
     Raises:
         CollectionExists: the name is taken.
     """
-    taken = "SELECT FROM collections WHERE name = %s"
     cursor.execute(
-        f"UPDATE collections SET name = %s WHERE key = %s AND NOT EXISTS ({taken})",  # noqa: S608 - a constant
+        "UPDATE collections SET name = %s WHERE key = %s "
+        "AND NOT EXISTS (SELECT FROM collections WHERE name = %s)",
         (name, table.key, name),
     )
     if cursor.rowcount == 0:
-        raise CollectionExists(f"collection {shorten(name)} exists already; drop it, or choose another name")
+        raise taken(name)
 
 
 def note_write(cursor: Cursor, table: Table) -> None:
@@ -146,8 +145,7 @@ def _found(cursor: Cursor, name: str, locking: str) -> Table:
     # A name that text can't hold is nobody's.
     rows = cursor.execute(f"{_SELECT} WHERE name = %s {locking}", (_text(name),)).fetchall()
     if not rows:
-        there = [row[0] for row in cursor.execute("SELECT name FROM collections ORDER BY name")]
-        raise CollectionNotFound(f"no collection {shorten(name)}; there are: {listed(there)}")
+        raise not_found(name, (row[0] for row in cursor.execute("SELECT name FROM collections")))
     return _table(rows[0])
 
 

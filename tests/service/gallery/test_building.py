@@ -5,8 +5,9 @@ import time
 import pytest
 
 from service.errors import CollectionNotFound
-from service.gallery.building import drop_left_overs, is_building, new_name
+from service.gallery.building import drop_left_overs, new_name
 from service.retrieval.checks import check_spec
+from service.retrieval.collection_names import is_building
 from service.retrieval.index import CollectionSpec, Metric
 from tests.service.gallery.conftest import CountingIndex
 

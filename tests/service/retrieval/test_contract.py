@@ -18,6 +18,7 @@ from service.errors import (
     RequestError,
     VectorMismatch,
 )
+from service.retrieval.collection_names import BUILDING_PREFIX
 from service.retrieval.filters import Equals, Exists
 from service.retrieval.index import CollectionSpec, Index, Item, Metric, Storage
 from service.retrieval.schema import AttributeType, AttributeValue
@@ -133,6 +134,14 @@ def test_an_unknown_collection_is_told_with_those_there_are(index: Index) -> Non
         (CollectionSpec("art", 2, Metric.L2, ""), 0),
         (CollectionSpec("photos", 2, Metric.INNER_PRODUCT, "m:fp32"), 0),
     ]
+
+
+def test_what_is_being_built_is_none_of_those_there_are(index: Index) -> None:
+    make(index)
+    index.create(CollectionSpec(f"{BUILDING_PREFIX}5f.0a", 2, Metric.L2, ""))
+    for call in (index.describe, index.drop):
+        with pytest.raises(CollectionNotFound, match=r"'x'; there are: photos$"):
+            call("x")
 
 
 def test_cosine_compares_directions(index: Index) -> None:
