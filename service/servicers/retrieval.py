@@ -27,10 +27,10 @@ from service.servicers.retrieval_messages import (
     new_spec,
     query_of,
     search_options,
-    search_result,
     snapshot_message,
     upsert_response,
     upsert_result,
+    write_result,
 )
 from service.servicers.upsert_stream import UpsertStream
 
@@ -175,9 +175,9 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             request.fingerprint,
         )
         found = await self._gallery.searches.search(wanted, self._deadline(context))
-        response = pb.SearchResponse(
-            results=[search_result(answer) for answer in found.answers], model=model_message(found.model)
-        )
+        response = pb.SearchResponse(model=model_message(found.model))
+        for answer in found.answers:
+            write_result(response.results.add(), answer)
         # Exact: the gallery's own check, before any of this is made, goes by what is stored.
         check_reply_size(
             response.ByteSize(),
