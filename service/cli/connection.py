@@ -11,6 +11,15 @@ from fovea import DEFAULT_TARGET, Client, FoveaError, Unavailable
 
 F = TypeVar("F", bound=Callable[..., object])
 
+address_option = click.option(
+    "--address",
+    default=DEFAULT_TARGET,
+    show_default=True,
+    envvar="FOVEA_ADDRESS",
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="The server.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 collection_option = click.option(
     "--collection", default="default", show_default=True, metavar="NAME", help="Collection of images."
@@ -44,23 +53,18 @@ def _server_options(function: F, timeout_s: float, text: str) -> F:
         metavar="SECONDS",
         help=text,
     )
-    address = click.option(
-        "--address",
-        default=DEFAULT_TARGET,
-        show_default=True,
-        envvar="FOVEA_ADDRESS",
-        show_envvar=True,
-        metavar="HOST:PORT",
-        help="The server.",
-    )
-    return address(timeout(function))
+    return address_option(timeout(function))
 
 
-def model_options(function: F) -> F:
-    """--model and --version."""
-    version = click.option("--version", metavar="VERSION", help="Default: the loaded one.")
-    model = click.option("--model", metavar="NAME", help="Default: the server's default model.")
-    return model(version(function))
+def model_option(text: str) -> Callable[[F], F]:
+    """--model."""
+    return click.option("--model", metavar="NAME", help=text)
+
+
+def model_options(text: str = "Default: the server's default model.") -> Callable[[F], F]:
+    """--model, with what its help says, and --version."""
+    version = click.option("--version", metavar="VERSION", help="Of the model. Default: the loaded one.")
+    return lambda function: model_option(text)(version(function))
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from service.cli.connection import (
     connected,
     exit_status,
     json_option,
+    model_option,
+    model_options,
     patient_server_options,
     report,
     server_options,
@@ -47,7 +49,7 @@ attribute_option = click.option(
 
 @click.command()
 @collection_option
-@click.option("--model", metavar="NAME", help="Makes the vectors. Default: the server's default model.")
+@model_option("Makes the vectors. Default: the server's default model.")
 @click.option(
     "--dimension",
     type=click.IntRange(1),
@@ -188,8 +190,7 @@ def snapshots(as_json: bool, address: str, timeout_s: float) -> None:
 
 @click.command()
 @collection_option
-@click.option("--model", metavar="NAME", help="Makes the vectors. Default: the server's default model.")
-@click.option("--version", metavar="VERSION", help="Of the model. Default: the loaded one.")
+@model_options("Makes the vectors. Default: the server's default model.")
 @click.option(
     "--skip-broken",
     is_flag=True,

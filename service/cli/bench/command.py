@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from fovea import DEFAULT_TARGET
 
 from service.cli.bench.methods import METHODS, PRIORITIES
 from service.cli.bench.payload import Size
 from service.cli.bench.target import ForbiddenTarget, check_target
 from service.cli.bench.traffic import ARRIVALS
+from service.cli.connection import address_option
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -205,11 +205,8 @@ _OUTPUT = (
         "--plot", type=click.Path(dir_okay=False, path_type=Path), callback=_writable, metavar="FILE.png",
         help="Write a picture: latencies by percentile, calls over time.",
     ),
-    click.option(
-        "--address", default=DEFAULT_TARGET, show_default=True, envvar="FOVEA_ADDRESS", show_envvar=True,
-        metavar="HOST:PORT", help="The server, on this machine.",
-    ),
-    click.option("--allow-remote", is_flag=True, help="Put another machine under load, too."),
+    address_option,
+    click.option("--allow-remote", is_flag=True, help="Put a server on another machine under load, too."),
 )  # fmt: skip
 
 

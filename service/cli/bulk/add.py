@@ -14,7 +14,7 @@ from service.cli.bulk.look import Rules
 from service.cli.bulk.progress import progress
 from service.cli.bulk.source import Prefixed, open_source
 from service.cli.bulk.target import ready_collection
-from service.cli.connection import collection_option, connected, exit_status, server_options
+from service.cli.connection import collection_option, connected, exit_status, model_option, server_options
 from service.cli.output import count_of_images
 from service.cli.upkeep import attribute_option
 from service.retrieval.schema import is_text
@@ -25,9 +25,7 @@ from service.retrieval.schema import is_text
     "source", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="SOURCE..."
 )
 @collection_option
-@click.option(
-    "--model", metavar="NAME", help="Makes the vectors of a new collection. Default: the server's default."
-)
+@model_option("Makes the vectors of a new collection. Default: the server's default.")
 @attribute_option
 @click.option(
     "--broken",
@@ -83,7 +81,11 @@ def add(
                         broken.add(each)
                     bar.advance(task, step.images)
             except (FoveaError, KeyboardInterrupt):
-                bar.console.print("stopped; the same command again goes on from here", highlight=False)
+                bar.console.print(
+                    f"stopped; the same command again goes on from here: {_there(done.total(), total)} in "
+                    f"collection {collection!r}",
+                    highlight=False, markup=False, soft_wrap=True,
+                )  # fmt: skip
                 raise
         stored = client.count(collection)
     broken.show(done.total() + broken.count)
@@ -91,6 +93,11 @@ def add(
     if done.total() and (example := broken.first_other(images.entries())):
         click.echo(_example(example, collection))
     exit_status(broken.count)
+
+
+def _there(images: int, total: int) -> str:
+    """How far it came; what was on its way may be there, too."""
+    return f"at least {images:,} of {count_of_images(total)} {'is' if images == 1 else 'are'}"
 
 
 def _summary(name: str, done: Counter[str], collection: str, stored: int) -> str:

@@ -9,7 +9,7 @@ from fovea import Collection
 
 from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.folder import Folder
-from service.cli.connection import connected, exit_status, json_option, server_options
+from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.output import count_of_images, print_json
 
 if TYPE_CHECKING:  # Pillow is loaded only when pictures are read
@@ -26,10 +26,7 @@ _MOST_PRINTED = 50
     metavar="[FOLDER]",
 )
 @click.option("--collection", metavar="NAME", help="Collection of images. Default, without FOLDER: default.")
-@click.option(
-    "--model", metavar="NAME", help="Makes the vectors of FOLDER. Default: the server's default model."
-)
-@click.option("--version", metavar="VERSION", help="Of the model. Default: the loaded one.")
+@model_options("Makes the vectors of FOLDER. Default: the server's default model.")
 @click.option(
     "--max-bits",
     type=click.IntRange(0, 24),
