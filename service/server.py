@@ -166,6 +166,12 @@ class Server:
             # Not the URL, which may have a password.
             index=str(config.index_path) if config.index_engine == "embedded" else config.index_engine,
         )
+        if not self._repository.default_name:
+            log.warning(
+                "no_default_model",
+                models=self._repository.names,
+                advice="requests that name no model are refused; --default-model gives them one",
+            )
 
     def _refuse_early(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         """Before the body is read: what even one image more would be refused for.

@@ -14,7 +14,7 @@ from service.cli.clip_mean import ClipAnswer, classify_clip
 from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.loading import wait_for_model
 from service.cli.output import print_json
-from service.cli.photos import photos_argument, print_failure
+from service.cli.photos import Failures, photos_argument
 
 _MOST_FRAMES = 1000
 Answer = Classification | ClipAnswer | FoveaError
@@ -22,7 +22,7 @@ Answer = Classification | ClipAnswer | FoveaError
 
 @click.command()
 @photos_argument
-@model_options
+@model_options()
 @click.option(
     "--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes per photo or clip."
 )
@@ -67,13 +67,12 @@ def classify(
             else:
                 yield from client.classify_stream(list(group), **asked)
 
-    failed = 0
     with connected(address, timeout_s) as client:
         wait_for_model(client, model, timeout_s)
+        failures = Failures(client, model, as_json=as_json)
         for photo, answer in zip(photos, answers(client), strict=True):
             if isinstance(answer, FoveaError):
-                failed += 1
-                print_failure(photo, answer, as_json)
+                failures.add(photo, answer)
             elif as_json:
                 print_json({"photo": photo, **_described(answer, each_frame)})
             else:
@@ -81,7 +80,8 @@ def classify(
             if isinstance(answer, ClipAnswer):
                 for note in answer.notes:
                     click.secho(f"{photo}: {note}", fg="yellow", err=True)
-    exit_status(failed)
+        failures.close()
+    exit_status(failures.count)
 
 
 def _clip_answer(client: Client, clip: str, frames: int, asked: dict[str, Any]) -> ClipAnswer | FoveaError:

@@ -28,12 +28,12 @@ from service.cli.connection import (
 from service.cli.filter_expression import filter_option
 from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import print_json, print_table
-from service.cli.photos import files_only, photos_argument, print_failure
+from service.cli.photos import Failures, images_argument, images_only
 
 
 @click.command()
-@photos_argument
-@model_options
+@images_argument
+@model_options()
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -57,19 +57,19 @@ def embed(
     """
     if (output is None) != as_json:
         raise click.UsageError("say where the vectors go: either --output vectors.npz or --json")
-    failed = 0
     found: list[tuple[str, Embedding]] = []
     with connected(address, timeout_s) as client:
         wait_for_model(client, model, timeout_s)
+        failures = Failures(client, model, as_json=as_json)
         results = client.embed_stream(photos, model=model, version=version)
         for photo, result in zip(photos, results, strict=True):
             if isinstance(result, FoveaError):
-                failed += 1
-                print_failure(photo, result, as_json)
+                failures.add(photo, result)
             elif as_json:
                 print_json({"photo": photo, **asdict(result), "vector": result.vector.tolist()})
             else:
                 found.append((photo, result))
+        failures.close()
     if output is not None and found:
         _write(output, found)
         first = found[0][1]
@@ -77,7 +77,7 @@ def embed(
             f"{output}: {len(found)} vectors of {len(first.vector)} numbers, "
             f"by {first.model} version {first.version}"
         )
-    exit_status(failed)
+    exit_status(failures.count)
 
 
 @click.command()
@@ -149,7 +149,7 @@ def _expansion(_: click.Context, __: click.Parameter, given: str | None) -> Quer
 
 
 @click.command()
-@click.argument("photo", required=False, callback=files_only)
+@click.argument("photo", required=False, callback=images_only)
 @click.option("--id", "item_id", metavar="ID", help="Look for what is like this stored image instead.")
 @collection_option
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="How many to find.")

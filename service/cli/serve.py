@@ -1,6 +1,8 @@
 """`fovea serve`: command line, environment and TOML file → Config → the server's life."""
 
+import errno
 import os
+import socket
 import sys
 import tomllib
 from collections.abc import Callable, Collection
@@ -11,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from service.config import MODEL_SETTINGS, Config
-from service.errors import ConfigError, StartError
+from service.errors import ConfigError, IndexLocked, StartError
 from service.setting import GROUPS, default_of, is_numbers, parse
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -207,9 +209,40 @@ def serve(**settings: Any) -> None:
     configure_logs(config.log_format)
     try:
         ended = run_server(config)
+    except IndexLocked as error:
+        structlog.get_logger().error("start_failed", error=f"{error}{_taken_ports(config)}")
+        sys.exit(1)
     except StartError as error:
         structlog.get_logger().error("start_failed", error=str(error))
         sys.exit(1)
     if not ended:
         # A thread is still inside a decoder or a model; Python's own way out could crash under it.
         os._exit(0)
+
+
+def _taken_ports(config: Config) -> str:
+    """Which ports a second server on the same index would find taken, too."""
+    settings = [
+        f"{name} {port}"
+        for name, port in (("port", config.port), ("metrics_port", config.metrics_port))
+        if _is_taken(config.host, port)
+    ]
+    if not settings:
+        return ""
+    verb = "is" if len(settings) == 1 else "are"
+    return (
+        f"; {' and '.join(settings)} {verb} taken, too: a second server needs an --index-path, "
+        "a --port and a --metrics-port of its own"
+    )
+
+
+def _is_taken(host: str, port: int) -> bool:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # Else what is left of closed connections would look like a listener.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False

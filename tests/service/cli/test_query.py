@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -128,6 +129,22 @@ def test_what_is_no_time_is_refused(fovea_command: Fovea, timeout: str) -> None:
 @pytest.mark.parametrize("timeout", ["inf", "1e12"])
 def test_there_may_be_all_the_time_in_the_world(fovea_command: Fovea, timeout: str) -> None:
     assert fovea_command("models", "--timeout-s", timeout).exit_code == 0
+
+
+def test_an_option_of_several_commands_is_the_same_in_all() -> None:
+    seen: dict[str, set[tuple[object, ...]]] = {}
+    for command in [*main.commands.values(), *index.index.commands.values()]:
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        if "address" in [option.name for option in options]:
+            for option in options:
+                if option.name in ("address", "model", "version"):
+                    facts = (option.metavar, option.envvar, option.show_envvar, option.required)
+                    seen.setdefault(option.name, set()).add(facts)
+    assert seen == {
+        "address": {("HOST:PORT", "FOVEA_ADDRESS", True, False)},
+        "model": {("NAME", None, False, False)},
+        "version": {("VERSION", None, False, False)},
+    }
 
 
 def test_no_command_is_described_half() -> None:
