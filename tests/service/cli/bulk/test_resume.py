@@ -1,6 +1,7 @@
 """fovea index add, killed: what was indexed is not embedded again, and nothing is missed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,3 +67,37 @@ def test_kill_and_start_again(
     # Only of what was on its way may some have been embedded and not written, or written after the look.
     in_flight = _BATCHES_IN_FLIGHT * _IMAGES_AT_ONCE
     assert DISTINCT <= embedded() <= DISTINCT + kills * in_flight
+
+
+def test_interrupted_it_says_how_far_it_came(
+    server: ServerProcess, client: Client, collection: str, many: Path
+) -> None:
+    command = [
+        sys.executable, "-W", "error", "-m", "service", "index", "add", str(many), "--collection", collection,
+        "--address", server.address,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and so perhaps these tests, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        deadline = time.monotonic() + 60
+        while counted(client, collection) < 150 and process.poll() is None:
+            assert time.monotonic() < deadline, "the command got nowhere"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    said = re.search(
+        r"stopped; the same command again goes on from here: "
+        rf"at least (\d+) of {DISTINCT + COPIES} images are in collection '{collection}'\n",
+        errors,
+    )
+    assert said, errors
+    # What was on its way may be there, too, and isn't counted.
+    there = counted(client, collection)
+    assert there - _BATCHES_IN_FLIGHT * _IMAGES_AT_ONCE <= int(said[1]) <= there < DISTINCT + COPIES
+    assert "Traceback" not in errors
