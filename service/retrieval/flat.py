@@ -73,11 +73,13 @@ class _Candidates:
     Attributes:
         rows: int64 [queries, candidates]: row numbers counted through all segments.
         live: bool, of the same shape.
+        raw: float32, of the same shape: raw scores, falling; -inf where not live.
         unseen: float64 [queries]: no row outside has a greater raw score.
     """
 
     rows: NDArray[np.int64]
     live: NDArray[np.bool_]
+    raw: NDArray[np.float32]
     unseen: NDArray[np.float64]
 
 
@@ -121,17 +123,27 @@ class _Search:
         if 2 * wanted >= rows.live:
             return list(map(rows.hits, *nearest_of_all(rows, self._metric, self._queries, top_k)))
         found = self._candidates(wanted)
-        scores = np.where(found.live, rescored(rows, self._metric, self._queries, found.rows), -np.inf)
-        order = np.lexsort((found.rows, -scores), axis=-1)[:, :top_k]
+        near = np.s_[:, : self._near(found.raw)]
+        scores = rescored(rows, self._metric, self._queries, found.rows[near])
+        scores = np.where(found.live[near], scores, -np.inf)
+        order = np.lexsort((found.rows[near], -scores), axis=-1)[:, :top_k]
         numbers, scores = np.take_along_axis(found.rows, order, 1), np.take_along_axis(scores, order, 1)
         last = self._rounding.measures(scores[:, -1])
         proved = last > found.unseen + self._rounding.error(found.unseen, self._queries, rows.largest_norm)
-        return [
-            rows.hits(numbers[line], scores[line])
-            if proved[line]
-            else self._scan(query, float(scores[line, -1]))
-            for line, query in enumerate(self._queries)
-        ]
+        hits = rows.hits(numbers.ravel(), scores.ravel())
+        lines = [hits[start : start + top_k] for start in range(0, len(hits), top_k)]
+        for line in np.flatnonzero(~proved).tolist():
+            lines[line] = self._scan(self._queries[line], float(scores[line, -1]))
+        return lines
+
+    def _near(self, raw: NDArray[np.float32]) -> int:
+        """How many candidates of a query may belong to its answer: the others are further from the last that
+        does than rounding can be off for both.
+        """
+        least = raw[:, self._top_k - 1].astype(np.float64)
+        error = self._rounding.error(least, self._queries, self._rows.largest_norm)
+        # Thrice, as the error of a longer distance is larger.
+        return int(np.count_nonzero(raw >= (least - 3 * error)[:, None], axis=1).max())
 
     def _candidates(self, wanted: int) -> _Candidates:
         raws, rows, lives = [], [], []
@@ -155,6 +167,7 @@ class _Search:
         return _Candidates(
             np.take_along_axis(np.concatenate(rows, axis=1), order, 1),
             np.take_along_axis(live, order, 1),
+            np.take_along_axis(raw, order, 1),
             unseen,
         )
 
@@ -168,7 +181,7 @@ class _Search:
             size = max(1, _GATHER_VALUES // self._queries.shape[1])
             for start in range(0, rows.live, size):
                 numbers = rows.numbers[start : start + size]
-                yield _Part(rows.gather(numbers), 0, numbers, len(numbers), None)
+                yield _Part(self._copied(numbers), 0, numbers, len(numbers), None)
         elif rows.kept is None:
             for first, segment in zip(rows.starts.tolist(), rows.segments, strict=False):
                 yield _Part(
@@ -182,6 +195,20 @@ class _Search:
             for first, segment, mask in zip(rows.starts.tolist(), rows.segments, rows.kept, strict=False):
                 if live := int(np.count_nonzero(mask)):
                     yield _Part(segment.vectors[: segment.used], first, None, live, mask, selects=True)
+
+    def _copied(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows of rising numbers, [rows, dimension]."""
+        rows = self._rows
+        if rows.segments[0].vectors.dtype != np.float32:
+            return rows.gather(numbers)
+        copied = np.empty((len(numbers), self._queries.shape[1]), np.float32)
+        bounds = np.searchsorted(numbers, rows.starts).tolist()
+        for segment, first, start, stop in zip(
+            rows.segments, rows.starts.tolist(), bounds[:-1], bounds[1:], strict=False
+        ):
+            # All are within the segment; unless told so, numpy makes a copy first.
+            np.take(segment.vectors, numbers[start:stop] - first, 0, copied[start:stop], mode="clip")
+        return copied
 
     def _nearest(self, part: _Part, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         queries = self._queries

@@ -166,6 +166,24 @@ def test_equal_items_that_a_filter_keeps_keep_the_order_of_writing(count: int) -
             assert [name for name, _ in hits] == [str(n) for n in numbers[:20]]
 
 
+@pytest.mark.parametrize("metric", [Metric.INNER_PRODUCT, Metric.L2])
+@pytest.mark.parametrize("near", [12, 18, 40])
+def test_near_ties_about_the_last_place_are_told_apart(metric: Metric, near: int) -> None:
+    """So near that float32 sums take them for another order, though few enough to be candidates."""
+    rng = np.random.default_rng(near)
+    queries = rng.standard_normal((16, 512)).astype(np.float32)
+    vectors = rng.standard_normal((900, 512)).astype(np.float32)
+    for rows, query in zip(rng.permutation(900)[: 16 * near].reshape(16, near), queries, strict=True):
+        vectors[rows] = query * (1 + rng.standard_normal((near, 512)).astype(np.float32) * 1e-7)
+    segments = filled(vectors, 256)
+    everything = [np.ones(segment.used, np.bool_) for segment in segments.view()]
+    expected = brute(vectors, metric, queries, 10)
+    for kept in (None, everything):
+        same(answers(segments, metric, queries, 10, kept), expected)
+        for line in range(16):  # alone, where no other query's candidates help
+            same(answers(segments, metric, queries[line : line + 1], 10, kept), expected[line : line + 1])
+
+
 def test_a_filter_that_keeps_nothing_finds_nothing() -> None:
     segments = filled(np.eye(100, dtype=np.float32))
     kept = [np.zeros(segment.used, np.bool_) for segment in segments.view()]
