@@ -1,20 +1,20 @@
 """`fovea index evaluate`: how well pictures of a class find each other."""
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from fovea import Client, Collection, FoveaError, Item
+from fovea import Client, Collection
 
 from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.folder import Folder
-from service.cli.connection import connected, exit_status, json_option, server_options
+from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.output import count_of_images, print_json, print_table
 from service.cli.quality.evaluation import Evaluation, chosen_queries, evaluate
 from service.cli.quality.labelled import Pictures, embed_folder, stored_pictures
+from service.cli.quality.temporary import temporary_collection
 
 _SHEETS = (".png", ".html")
 _MAX_ROWS = 200
@@ -33,10 +33,7 @@ def _sheet_file(_: click.Context, __: click.Parameter, given: Path | None) -> Pa
     metavar="NAME",
     help="Search this one, whose items have a `label`. Default: the pictures of FOLDER search each other.",
 )
-@click.option(
-    "--model", metavar="NAME", help="Makes the vectors. Default: the collection's, or the server's."
-)
-@click.option("--version", metavar="VERSION", help="Of the model. Default: the loaded one.")
+@model_options("Makes the vectors. Default: the collection's, or the server's.")
 @click.option(
     "--queries",
     type=click.IntRange(1, 100_000),
@@ -88,6 +85,9 @@ def evaluate_command(
     of queries with a right answer among the first K; mAP is over the whole ranking, mAP@R over its first R,
     the number of right answers. Beside exact search stands what the index finds, and its share of the true
     10 nearest.
+
+    Without --collection one named fovea-evaluate.… is made meanwhile. One that stays behind, as after a kill
+    -9, is dropped by the next such evaluation a day later; `fovea index drop` does so at once.
     """
     source = Folder(folder)
     total = source.count()
@@ -150,7 +150,7 @@ def _model_of(there: Collection, model: str | None, version: str | None) -> tupl
 def _searched(
     client: Client, there: Collection | None, asked: Pictures
 ) -> Iterator[tuple[Collection, Pictures]]:
-    """What is searched; without a collection one that is dropped again."""
+    """What is searched; without a collection a temporary one."""
     if there is not None:
         if there.dimension != asked.vectors.shape[1]:
             raise click.ClickException(
@@ -159,26 +159,8 @@ def _searched(
             )
         yield there, stored_pictures(client, there)
         return
-    name = f"evaluate-{uuid.uuid4().hex[:12]}"
-    client.create_collection(name, dimension=asked.vectors.shape[1], fingerprint=asked.fingerprint)
-    try:
-        items = (
-            Item(item_id, vector=vector) for item_id, vector in zip(asked.ids, asked.vectors, strict=True)
-        )
-        for written in client.upsert_stream(name, items, fingerprint=asked.fingerprint):
-            if written.error is not None:
-                raise written.error
-        client.flush(name)
-        yield client.collection(name), asked
-    finally:
-        _drop(client, name)
-
-
-def _drop(client: Client, name: str) -> None:
-    try:
-        client.drop_collection(name)
-    except FoveaError as error:
-        click.secho(f"collection {name!r} is left behind: {error.message}", fg="red", err=True)
+    with temporary_collection(client, asked) as made:
+        yield made, asked
 
 
 def _nothing_to_find(name: str, there: Collection | None) -> str:

@@ -1,6 +1,7 @@
 """fovea index evaluate, over a real server on classes that the colors model tells apart."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from fovea import Client, Item
 from PIL import Image
 
+from service.cli.quality.temporary import LEFT_AFTER_S
 from tests.client.pictures import BROKEN, file_bytes, of_class
 from tests.packages import LABELS
 from tests.servers import ServerProcess
@@ -49,7 +51,42 @@ def test_classes_that_the_model_tells_apart(fovea_command: Fovea, classes: Path)
         ["mAP@R", "1.0000"],
     ]
     assert lines[-1] == "the index (flat) finds 100.00% of the true 10 nearest"
-    assert "evaluate-" not in fovea_command("index", "list").stdout
+    assert "evaluate" not in fovea_command("index", "list").stdout
+
+
+def test_what_killed_evaluations_left_goes_a_day_later(
+    fovea_command: Fovea, classes: Path, server: ServerProcess
+) -> None:
+    now = int(time.time())
+    left = f"fovea-evaluate.{now - LEFT_AFTER_S - 60:x}.0123456789abcdef"
+    # Another evaluation's that runs now; one ahead of our clock; and names that only look like them.
+    running = f"fovea-evaluate.{now - LEFT_AFTER_S + 600:x}.0123456789abcdef"
+    ahead = f"fovea-evaluate.{now + 600:x}.0123456789abcdef"
+    others = ["evaluate-20200101-cats", "fovea-evaluate.1.cats", f"my-{left}"]
+    with Client(server.address) as client:
+        for name in (left, running, ahead, *others):
+            client.create_collection(name, dimension=2)
+        try:
+            measured(fovea_command, "classes")
+            there = {collection.name for collection in client.collections()}
+            assert {name for name in there if "evaluate" in name} == {running, ahead, *others}
+        finally:
+            for name in (running, ahead, *others):
+                client.drop_collection(name)
+
+
+def test_a_killed_evaluation_leaves_what_the_next_one_knows(
+    fovea_command: Fovea, classes: Path, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a kill, nothing more is sent.
+    monkeypatch.setattr(Client, "drop_collection", lambda *_: None)
+    measured(fovea_command, "classes")
+    monkeypatch.undo()
+    monkeypatch.chdir(classes.parent)
+    assert fovea_command("index", "list").stdout.count("fovea-evaluate.") == 1
+    monkeypatch.setattr("service.cli.quality.temporary.LEFT_AFTER_S", -60)
+    measured(fovea_command, "classes")
+    assert "fovea-evaluate." not in fovea_command("index", "list").stdout
 
 
 def test_wrong_labels_cost(fovea_command: Fovea, classes: Path) -> None:
@@ -153,7 +190,7 @@ def test_what_cannot_be_evaluated(fovea_command: Fovea, classes: Path, tmp_path:
     done = fovea_command("index", "evaluate", "one-each")
     assert done.exit_code == 1
     assert "no class in one-each has 2 different pictures" in done.stderr
-    assert "evaluate-" not in fovea_command("index", "list").stdout
+    assert "evaluate" not in fovea_command("index", "list").stdout
 
     absent = fovea_command("index", "evaluate", "classes", "--collection", "absent")
     assert absent.exit_code == 1
