@@ -12,3 +12,8 @@ def eventually(holds: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Return when it holds; fail where it doesn't come to that."""
+    assert eventually(holds), "it didn't come to that"

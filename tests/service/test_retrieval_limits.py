@@ -12,6 +12,7 @@ from fovea.v1 import retrieval_pb2 as pb
 
 from tests.packages import write_colors
 from tests.servers import ServerProcess
+from tests.service.refusal import refusal
 
 TIMEOUT_S = 30
 # Of the server with small messages.
@@ -85,13 +86,6 @@ def search(stub: Stub, name: str, queries: int, top_k: int) -> pb.SearchResponse
     query = pb.SearchQuery(vector=model_pb2.Vector(values=[1, 1]))
     asked = pb.SearchRequest(collection=name, queries=[query] * queries, top_k=top_k)
     return stub.Search(asked, timeout=TIMEOUT_S)
-
-
-def refusal(call: Callable[[], object], code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> str:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    assert caught.value.code() is code, caught.value.details()
-    return caught.value.details() or ""
 
 
 def test_neighbours_of_a_request_are_bounded(stub: Stub, small: str) -> None:

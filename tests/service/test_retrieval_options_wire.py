@@ -11,6 +11,7 @@ from fovea.v1 import model_pb2, retrieval_pb2_grpc
 from fovea.v1 import retrieval_pb2 as pb
 
 from tests.servers import ServerProcess
+from tests.service.refusal import refusal
 
 TIMEOUT_S = 30
 COUNT, DIMENSION = 300, 16
@@ -170,13 +171,6 @@ def search(stub: Stub, name: str, **wanted: Any) -> list[tuple[int, float]]:
 
 SCORES = UNIT @ (QUERY / np.linalg.norm(QUERY))
 RANKED = [int(number) for number in np.argsort(-SCORES)]
-
-
-def refusal(call: Callable[[], object], code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> str:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    assert caught.value.code() is code, caught.value.details()
-    return caught.value.details() or ""
 
 
 def test_a_collection_says_what_it_declares(stub: Stub) -> None:

@@ -20,6 +20,7 @@ from service.errors import ModelNotFound
 from service.interceptors import Call, current_call
 from service.pipeline import Pipeline
 from service.servicers.streams import OrderedStream
+from tests.client.waiting import until
 from tests.packages import LABELS, SIZE, write_colors
 from tests.servers import ServerProcess
 
@@ -46,14 +47,6 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPro
 def message(number: int, *, timeout_ms: int = 0) -> pb.ClassifyStreamRequest:
     images = pb.ClassifyRequest(images=[PIXELS] * 8, include_logits=True, top_k=len(LABELS))
     return pb.ClassifyStreamRequest(id=number, request=images, timeout_ms=timeout_ms)
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if true():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it didn't come to that")
 
 
 def until_steady(read: Callable[[], float]) -> None:

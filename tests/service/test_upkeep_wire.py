@@ -2,8 +2,7 @@
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -16,8 +15,10 @@ from service.preprocess import Preprocessing
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import CollectionSpec, Metric
 from tests.client.pictures import expected_embedding, file_bytes, pixels
+from tests.client.waiting import until
 from tests.packages import EMBEDDING_DIMENSION, SIZE, write_colors, write_pixels, write_slow
 from tests.servers import ServerProcess
+from tests.service.refusal import refusal
 
 TIMEOUT_S = 30
 COUNT = 60
@@ -95,21 +96,6 @@ def items(folder: Path, numbers: range) -> list[pb.UpsertItem]:
 def scanned(stub: Stub, name: str) -> list[pb.Item]:
     asked = pb.ScanRequest(collection=name, include_vectors=True)
     return list(stub.Scan(asked, timeout=TIMEOUT_S).items)
-
-
-def refusal(call: Callable[[], object], code: grpc.StatusCode) -> str:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    assert caught.value.code() is code, caught.value.details()
-    return caught.value.details() or ""
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if true():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it didn't come to that")
 
 
 def test_the_left_over_of_a_dead_server_is_gone(stub: Stub, server: ServerProcess) -> None:

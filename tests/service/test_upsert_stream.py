@@ -14,6 +14,7 @@ from fovea.v1 import image_pb2, model_pb2, retrieval_pb2_grpc
 from fovea.v1 import retrieval_pb2 as pb
 
 from tests.client.pictures import BROKEN, file_bytes, of_class
+from tests.client.waiting import until
 from tests.packages import write_colors
 from tests.servers import ServerProcess
 
@@ -62,13 +63,6 @@ def pictures(start: int, count: int) -> list[pb.UpsertItem]:
 
 def counted(stub: Stub, name: str) -> int:
     return int(stub.Count(pb.CountRequest(collection=name), timeout=TIMEOUT_S).count)
-
-
-def until(true: Any) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline, "it didn't come to that"
-        time.sleep(0.02)
 
 
 def test_any_number_of_items_is_written_and_answered_in_order(stub: Stub, name: str) -> None:

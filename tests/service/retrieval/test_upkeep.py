@@ -1,8 +1,7 @@
 """The switch between tiers behind running searches and writes, and that closing and dropping end it."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from service.retrieval import tier, upkeep
 from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import CollectionSpec, Item, Metric, SearchOptions
 from service.retrieval.stopping import Stop, Stopped
+from tests.client.waiting import until
 from tests.service.retrieval.clusters import DIMENSION, drawn, nearest, recall
 
 MIN_TIER_ROWS = 600
@@ -34,13 +34,6 @@ def index(tmp_path: Path) -> Iterator[EmbeddedIndex]:
 
 def put(index: EmbeddedIndex, start: int, stop: int) -> None:
     index.upsert("photos", [Item(str(n), VECTORS[n]) for n in range(start, stop)])
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def index_type(index: EmbeddedIndex) -> str:

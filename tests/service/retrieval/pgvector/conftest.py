@@ -1,6 +1,5 @@
 """Indexes on the shared server, in a schema for each test."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,6 @@ from service.retrieval.pgvector.engine import PgvectorIndex
 
 Opener = Callable[..., PgvectorIndex]
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens in the background."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from service.errors import DeadlineExpired, IndexUnusable, StartError, Unavailab
 from service.retrieval.index import CollectionSpec, Item, Metric
 from service.retrieval.pgvector import database
 from service.retrieval.pgvector.engine import PgvectorIndex
+from tests.client.waiting import until
 from tests.service.retrieval.pgvector import server
-from tests.service.retrieval.pgvector.conftest import Opener, Sql, until
+from tests.service.retrieval.pgvector.conftest import Opener, Sql
 
 SPEC = CollectionSpec("photos", 2, Metric.L2, "")
 

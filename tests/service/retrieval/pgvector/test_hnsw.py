@@ -16,7 +16,8 @@ from service.retrieval.index import CollectionSpec, GroupBy, Item, Metric, Searc
 from service.retrieval.pgvector.engine import PgvectorIndex
 from service.retrieval.pgvector.search import candidates_for
 from service.retrieval.schema import AttributeType
-from tests.service.retrieval.pgvector.conftest import Opener, Sql, until
+from tests.client.waiting import until
+from tests.service.retrieval.pgvector.conftest import Opener, Sql
 
 LookingAt = Callable[[str], AbstractContextManager[None]]
 COUNT, DIMENSION = 2000, 32
