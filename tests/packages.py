@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,22 @@ def _colors_graph(*, side: int = 0, products: int = 0, nan_when_black: bool = Fa
         ]
     else:
         nodes.append(helper.make_node("Identity", ["plain_logits"], ["logits"]))
+    return classifier("colors", nodes, constants, EMBEDDING_DIMENSION)
+
+
+def classifier(
+    name: str, nodes: Sequence[onnx.NodeProto], weights: Mapping[str, Any], dimension: int
+) -> onnx.ModelProto:
+    """A graph from `image` to the logits of `LABELS` and an embedding of so many numbers."""
     graph = helper.make_graph(
         nodes,
-        "colors",
+        name,
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", EMBEDDING_DIMENSION]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", dimension]),
         ],
-        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
@@ -262,19 +270,7 @@ def _network_graph() -> onnx.ModelProto:
         helper.make_node("LpNormalization", ["vector"], ["embedding"], axis=1, p=2),
         helper.make_node("Gemm", ["vector", "head", "bias"], ["logits"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "network",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", channels]),
-        ],
-        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model
+    return classifier("network", nodes, constants, channels)
 
 
 def _network_document() -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from tests.packages import LABELS, SIZE, manifest_document
+from tests.packages import LABELS, SIZE, classifier, manifest_document
 from training.evaluation import EvaluationImages
 from training.variants import KINDS, Variant, make_variants
 
@@ -89,19 +89,7 @@ def _graph() -> onnx.ModelProto:
         helper.make_node("Clip", ["length", "least"], ["divisor"], "divisor"),
         helper.make_node("Div", ["pooled", "divisor"], ["embedding"], "embedding"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "precise",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", WIDTH]),
-        ],
-        [numpy_helper.from_array(np.asarray(value), key) for key, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model
+    return classifier("precise", nodes, weights, WIDTH)
 
 
 def _sha256(file: Path) -> str:

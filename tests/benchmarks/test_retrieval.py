@@ -1,9 +1,6 @@
 """The retrieval benchmarks run through, on few rows; each against real servers and processes."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +8,7 @@ import pytest
 from benchmarks.clustered import CENTERS, Clusters, nearest
 from benchmarks.faiss_floor import BinaryFloor, SelectedFloor
 from benchmarks.retrieval_data import make_data, recall
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.quick import quick_run
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="server and client each need a core")
@@ -25,16 +21,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_a_quick_run_goes_through(benchmark: str, figures: int, said: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{benchmark}", "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    lines = ended.stdout.splitlines()
+    lines = quick_run(benchmark)
     assert sum(line.startswith("smoke run: ") for line in lines) == figures
     assert any(said in line for line in lines)
 

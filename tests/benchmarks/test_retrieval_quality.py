@@ -1,16 +1,13 @@
 """The benchmark of retrieval quality runs through, on a small model and every engine that is here."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.quick import quick_run
 from tests.client.pictures import file_bytes, of_class
 from tests.packages import LABELS, write_colors
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="server and client each need a core")
@@ -21,25 +18,7 @@ def test_a_quick_run_goes_through(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         for number in range(20):
             (folder / f"{number}.png").write_bytes(file_bytes(of_class(index, 100 + 5 * number)))
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.retrieval_quality",
-            "--quick",
-            "--package",
-            str(package),
-            "--data",
-            str(tmp_path / "pictures"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    lines = ended.stdout.splitlines()
+    lines = quick_run("retrieval_quality", "--package", package, "--data", tmp_path / "pictures")
     assert "exact search, NumPy: precision@10 1.0000, mAP 1.0000, Recall@1 1.0000" in lines
     assert any(line.startswith("embedded, flat (flat): precision@10 1.0000, mAP 1.0000") for line in lines)
     measured = [line for line in lines if line.startswith("smoke run: ")]
