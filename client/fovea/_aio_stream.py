@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
-from enum import Enum, auto
 from typing import Any, TypeVar
 
 import grpc
@@ -11,25 +10,18 @@ from google.protobuf.message import Message
 
 from fovea._batches import Batch, Packer
 from fovea._operations import StreamOperation
-from fovea._stream import ENDED_EARLY
+from fovea._stream import ENDED_EARLY, Mark
 from fovea.errors import FoveaError, Unavailable, from_rpc_error
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
 
 
-class _Mark(Enum):
-    END = auto()
-    """The caller's images have ended, or failed."""
-    CALL_DONE = auto()
-    """The call is over, perhaps before its time."""
-
-
 class _Feed:
     """The sending side, a task of its own."""
 
     def __init__(self, call: Any, operation: Any, window: int, timeout_ms: int) -> None:
-        self.sent: asyncio.Queue[tuple[int, Batch] | _Mark] = asyncio.Queue()
+        self.sent: asyncio.Queue[tuple[int, Batch] | Mark] = asyncio.Queue()
         self.failure: BaseException | None = None
         self._call = call
         self._operation = operation
@@ -57,7 +49,7 @@ class _Feed:
             # The caller's iterable's own, sys.exit() and a CancelledError too: raised again where it waits.
             self.failure = error
         finally:
-            self.sent.put_nowait(_Mark.END)
+            self.sent.put_nowait(Mark.END)
             await batches.aclose()
         if self.failure is None and not self._call.done():
             await self._call.done_writing()
@@ -71,7 +63,7 @@ class _Feed:
 
     def call_done(self, _call: object) -> None:
         """Wake the receiving side, which may be waiting for the caller's next image."""
-        self.sent.put_nowait(_Mark.CALL_DONE)
+        self.sent.put_nowait(Mark.CALL_DONE)
 
     def taken(self) -> None:
         """One batch's results are with the caller: another may be sent."""
@@ -109,8 +101,8 @@ async def stream(
     sending = asyncio.create_task(feed.run(sources))
     try:
         call.add_done_callback(feed.call_done)
-        while (entry := await feed.sent.get()) is not _Mark.END:
-            if entry is _Mark.CALL_DONE:
+        while (entry := await feed.sent.get()) is not Mark.END:
+            if entry is Mark.CALL_DONE:
                 await anext(answers, None)  # raises why, if it failed
                 raise Unavailable(ENDED_EARLY)
             number, batch = entry

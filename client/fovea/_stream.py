@@ -19,7 +19,9 @@ Result = TypeVar("Result")
 ENDED_EARLY = "the server ended the stream before all that was sent was answered"
 
 
-class _Mark(Enum):
+class Mark(Enum):
+    """What the sending side tells the receiving one, among the batches that it sent."""
+
     END = auto()
     """The caller's images have ended, or failed."""
     CALL_DONE = auto()
@@ -30,7 +32,7 @@ class _Feed:
     """The sending side. gRPC takes its requests in a thread of its own."""
 
     def __init__(self, operation: Any, window: int, timeout_ms: int) -> None:
-        self.sent: queue.SimpleQueue[tuple[int, Batch] | _Mark] = queue.SimpleQueue()
+        self.sent: queue.SimpleQueue[tuple[int, Batch] | Mark] = queue.SimpleQueue()
         self.failure: BaseException | None = None
         self._operation = operation
         self._timeout_ms = timeout_ms
@@ -55,11 +57,11 @@ class _Feed:
             self.sent.put((number, batch))
             if messages:
                 yield request
-        self.sent.put(_Mark.END)
+        self.sent.put(Mark.END)
 
     def call_done(self) -> None:
         """Wake the receiving side, which may be waiting for the caller's next image."""
-        self.sent.put(_Mark.CALL_DONE)
+        self.sent.put(Mark.CALL_DONE)
 
     def taken(self) -> None:
         """One batch's results are with the caller: another may be sent."""
@@ -105,8 +107,8 @@ def stream(
     try:
         if not call.add_callback(feed.call_done):
             feed.call_done()
-        while (entry := feed.sent.get()) is not _Mark.END:
-            if entry is _Mark.CALL_DONE:
+        while (entry := feed.sent.get()) is not Mark.END:
+            if entry is Mark.CALL_DONE:
                 next(answers, None)  # raises why, if it failed
                 raise Unavailable(ENDED_EARLY)
             number, batch = entry
