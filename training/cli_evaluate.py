@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.cli_options import told
+from training.cli_options import one_of, run_option, told
 from training.errors import RunError, SettingError
 
 if TYPE_CHECKING:  # what needs PyTorch is imported inside, so that --help doesn't
@@ -22,6 +22,7 @@ PARTS = ("auto", "test", "val", "train", "all")
 
 @click.command("evaluate")
 @click.argument("target", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@run_option
 @click.option(
     "--address",
     metavar="HOST:PORT",
@@ -67,8 +68,10 @@ PARTS = ("auto", "test", "val", "train", "all")
     "--ten-crop",
     is_flag=True,
     help="Ask about the four corners and the centre of each resized image, and about the five mirrored: "
-    "probabilities and embeddings are means over the ten (Krizhevsky et al. 2012). Where the model resizes "
-    "straight to its input, so that there is no margin, images are resized to that ÷ 0.875 instead.",
+    "probabilities and embeddings are means over the ten (Krizhevsky et al. 2012), for ten times the work. "
+    "It can help where what counts stands off the middle, as on photographs; not where a mirrored image is "
+    "another class or none, as on digits and text. Where the model resizes straight to its input, so that "
+    "there is no margin, images are resized to that ÷ 0.875 instead.",
 )
 @click.option("--skip-broken", is_flag=True, help="Leave out files that can't be decoded.")
 @click.option(
@@ -127,7 +130,7 @@ def evaluate_command(**options: Any) -> None:
 
 
 def _target(options: dict[str, Any], stack: ExitStack) -> "Target":
-    folder: Path | None = options["target"]
+    folder = one_of("TARGET", options["target"], options["named_run"])
     if options["address"] is not None:
         _refuse(options, ("checkpoint", "precision"), "is for a run or a package, not for --address")
         if folder is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from training.errors import Interrupted, TrainingError
+from training.errors import Interrupted, SettingError, TrainingError
 
 # Of both commands; benchmarks/decode.py measured it.
 SCALED_DECODE_HELP = (
@@ -34,6 +34,27 @@ _EXTRA = (
     "webdataset",
     "safetensors",
 )
+
+
+# Of commands that also take it without the option's name.
+run_option = click.option(
+    "--run",
+    "named_run",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="The same as naming the run's folder without it.",
+)
+
+
+def one_of(name: str, given: Path | None, named_run: Path | None) -> Path | None:
+    """What was named in either way.
+
+    Raises:
+        SettingError: in both.
+    """
+    if given is not None and named_run is not None:
+        raise SettingError(f"both {name} {given} and --run {named_run} are given; expected one of them")
+    return given or named_run
 
 
 PICTURES = "FOLDER|TABLE|SHARDS"

@@ -179,6 +179,6 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     if not labels.is_floating_point():
         tally = Tally()
         tally.add(logits, labels, loss)
-        return {"loss": loss, "accuracy": tally.accuracy(), "top5_accuracy": tally.accuracy(5)}
+        return tally.scores()
     found = mean_average_precision(logits.cpu().numpy(), labels.cpu().numpy().astype(np.uint8))
     return {"loss": loss} | ({} if math.isnan(found) else {"mean_average_precision": found})

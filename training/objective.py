@@ -197,7 +197,7 @@ def accuracies(
     device: torch.device,
     criterion: Criterion,
 ) -> dict[str, float]:
-    """Mean loss, and the shares of images whose label has the highest logit, or is among the five highest."""
+    """Mean loss, and the share of images whose label has the highest logit; see `Tally.scores`."""
     model.eval()
     counted: list[Tally] = []
     for pixels, labels in batches:
@@ -208,7 +208,7 @@ def accuracies(
     tally = Tally()
     for batch in gathered(counted, batches.world_size):
         tally.include(batch)
-    return {"loss": tally.loss, "accuracy": tally.accuracy(), "top5_accuracy": tally.accuracy(5)}
+    return tally.scores()
 
 
 @torch.inference_mode()

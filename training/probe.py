@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from training.progress import track
 from training.run_folder import Summary, explained, make_run_folder
 from training.run_model import load_run_model
 from training.setup import build_model
-from training.splits import Split
+from training.splits import MULTI_LABEL, Split
 from training.views import View
 
 Say = Callable[[str], None]
@@ -85,7 +86,11 @@ def probe(options: ProbeOptions, say: Say) -> Summary:
             say(_told(head, len(train[0]), embedded - started, time.monotonic() - embedded))
             test = vectors.of(dataset.test, "test")
             seconds = time.monotonic() - started
-            return leave_run(folder, config, dataset, model, head, (train, val, test), seconds, say)
+            summary = leave_run(folder, config, dataset, model, head, (train, val, test), seconds, say)
+            # With weights for the classes a head gives accuracy away on purpose.
+            if dataset.task != MULTI_LABEL and not asked.class_weights:
+                _warn_of_nothing_learned(summary.val["accuracy"], dataset, say)
+            return summary
     except BaseException:
         # Removes only what nothing was left in.
         with suppress(OSError):
@@ -183,3 +188,15 @@ def _told(head: Probe, vectors: int, embedding_seconds: float, solving_seconds: 
         f"in {solving_seconds:.1f} s, the best on val with weight decay {best.weight_decay:.3g}: "
         f"{best.val_score:.2%}"
     )
+
+
+def _warn_of_nothing_learned(accuracy: float, dataset: Dataset, say: Say) -> None:
+    counts = np.bincount(dataset.val.labels, minlength=len(dataset.classes))
+    largest = int(counts.argmax())
+    share = counts[largest] / counts.sum()
+    if accuracy <= share:
+        say(
+            f"warning: the head learned nothing that shows: its val accuracy of {accuracy:.2%} is no better "
+            f"than saying {dataset.classes[largest]!r} of every image ({share:.2%}); try another backbone, "
+            "more images, or fovea-train fit"
+        )

@@ -109,8 +109,9 @@ class RunLoop:
         # on few images would choose an early, unsettled one (97 to 98% on the digits' test, not 99%).
         # Where val can't be scored (no class has images both with it and without) the last one counts.
         unscored = math.isnan(score)
-        is_best = unscored or score >= self._best or not self._best_epoch
-        self._stale = 0 if unscored or score > self._best or not self._best_epoch else self._stale + 1
+        rose = score > self._best or not self._best_epoch
+        is_best = unscored or rose or score == self._best
+        self._stale = 0 if unscored or rose else self._stale + 1
         if is_best:
             self._best, self._best_epoch = score, epoch
             self._write("best.pt", self._checkpoint(scores, epoch, {}))
@@ -136,7 +137,7 @@ class RunLoop:
         bar.line(
             f"epoch {epoch:>{len(str(told.epochs))}}/{told.epochs}  loss {loss:.3f}  "
             f"{'' if math.isnan(accuracy) else f'train {accuracy:.2%}  '}"
-            f"val {_shown(selects_by, score)}  {speed:.0f} images/s{'  best so far' if is_best else ''}"
+            f"val {_shown(selects_by, score)}  {speed:.0f} images/s{_praise(score, is_best, rose)}"
         )
         self._tick()
         self._epoch_seconds = 0.0
@@ -243,3 +244,9 @@ class RunLoop:
 
 def _shown(name: str, value: float) -> str:
     return f"{value:.2%}" if name == "accuracy" else shown_score(name, {name: value})
+
+
+def _praise(score: float, is_best: bool, rose: bool) -> str:
+    if math.isnan(score) or not is_best:
+        return ""
+    return "  best so far" if rose else "  as good as the best"

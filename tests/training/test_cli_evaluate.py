@@ -104,6 +104,17 @@ def test_broken_files_are_one_list_and_left_out_only_when_asked(noisy: Noisy, tm
     assert "left out as broken: 1" in (tmp_path / "page" / "report.html").read_text("utf-8")
 
 
+def test_a_run_can_be_named_as_for_export(noisy: Noisy) -> None:
+    named = command("--run", noisy.run, "--device", "cpu")
+    assert named.exit_code == 0, named.output
+    assert named.output == command(noisy.run, "--device", "cpu").output
+    assert refused(noisy.run, "--run", noisy.package) == (
+        f"Error: both TARGET {noisy.run} and --run {noisy.package} are given; expected one of them\n"
+    )
+    both = refused("--run", noisy.run, "--address", "127.0.0.1:1", "--data", noisy.data)
+    assert f"both {noisy.run} and --address are given" in both
+
+
 def test_the_checkpoint_is_named_once(noisy: Noisy) -> None:
     said = command(noisy.run, "--device", "cpu").output
     assert said.startswith(f"checkpoint best of {noisy.run}\n")

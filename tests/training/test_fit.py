@@ -80,6 +80,25 @@ def test_says_what_it_reached_and_what_comes_next(trained: Trained) -> None:
     assert f"next: fovea-train export --run runs/{trained.run.name}" in said
 
 
+def test_only_an_epoch_that_rose_is_called_the_best_so_far(trained: Trained) -> None:
+    said = [line for line in trained.fit.output.splitlines() if line.startswith("epoch ")]
+    best = -1.0
+    endings = []
+    for epoch in epochs(trained.run):
+        score = epoch["val_accuracy"]
+        endings.append("best so far" if score > best else "as good as the best" if score == best else "/s")
+        best = max(best, score)
+    assert [line.endswith(ending) for line, ending in zip(said, endings, strict=True)] == [True] * 8
+    assert {"best so far", "as good as the best"} <= set(endings)
+
+
+def test_five_classes_can_not_be_missed_so_three_have_no_such_score(trained: Trained) -> None:
+    for name in ("summary.json", "metrics.jsonl"):
+        text = (trained.run / name).read_text()
+        assert "val_accuracy" in text
+        assert "top5" not in text
+
+
 def test_the_best_checkpoint_is_the_one_of_the_best_val_accuracy(trained: Trained) -> None:
     best = load_checkpoint(trained.run / "checkpoints" / "best.pt")
     # Of equals the last.

@@ -71,3 +71,15 @@ def test_top_5_of_fewer_classes_is_everything() -> None:
     tally = Tally()
     tally.add(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]), 1.0)
     assert tally.accuracy(5) == 1.0
+
+
+@pytest.mark.parametrize("classes", [1, 5, 6])
+def test_top_5_is_recorded_only_where_it_can_be_missed(classes: int) -> None:
+    batch, tally = Tally(), Tally()
+    assert batch.scores().keys() == {"loss", "accuracy"}
+    batch.add(torch.arange(float(classes)).expand(2, -1), torch.tensor([0, classes - 1]), 1.0)
+    tally.include(batch)
+    tally.include(Tally())  # of a process that had no image
+    of_five = {"top5_accuracy": 0.5} if classes == 6 else {}
+    accuracy = 1.0 if classes == 1 else 0.5
+    assert tally.scores() == {"loss": 1.0, "accuracy": accuracy} | of_five

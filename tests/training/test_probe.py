@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service.preprocess import Preprocessing
 from tests.training.conftest import Trained
@@ -82,6 +83,32 @@ def test_the_head_tells_the_classes_apart(probed: Probed) -> None:
     assert summary["test_accuracy"] >= 0.8
     assert f"test accuracy {summary['test_accuracy']:.2%} on 9 images" in probed.first.output
     assert "next: fovea-train export --run run" in probed.first.output
+
+
+def test_a_head_that_learned_nothing_is_warned_of(probed: Probed, tmp_path: Path) -> None:
+    assert "warning" not in probed.first.output
+    # The same pixels in other files: nothing tells the classes apart but how many images they have.
+    for name, count in (("cat", 12), ("dog", 24)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(count):
+            told = PngInfo()
+            told.add_text("title", f"{name} {number}")
+            file = tmp_path / "data" / name / f"{number}.png"
+            Image.new("RGB", (16, 16), (120, 120, 120)).save(file, pnginfo=told)
+    given = (
+        *("probe", "--data", tmp_path / "data", "--arch", "resnet20-cifar", "--init-weights", probed.weights),
+        *(*SMALL, "--feature-cache", tmp_path / "cache"),
+    )
+    result = command(*given, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    val = json.loads((tmp_path / "run" / "summary.json").read_text())["val_accuracy"]
+    assert (
+        f"warning: the head learned nothing that shows: its val accuracy of {val:.2%} is no better than "
+        f"saying 'dog' of every image ({val:.2%})"
+    ) in result.output
+    weighed = command(*given, "--class-weights", "--output", tmp_path / "weighed")
+    assert weighed.exit_code == 0, weighed.output
+    assert "warning" not in weighed.output
 
 
 def test_only_the_head_was_learned(probed: Probed) -> None:

@@ -201,6 +201,18 @@ def test_the_command_leaves_page_and_card_in_the_run(noisy: Noisy, tmp_path: Pat
     assert "accuracy@1" in card
 
 
+def test_the_run_can_be_named_as_for_export(noisy: Noisy, tmp_path: Path) -> None:
+    options = ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    said = CliRunner().invoke(main, ["report", "--run", str(noisy.run), *options])
+    assert said.exit_code == 0, said.output
+    assert (tmp_path / "out" / "report.html").is_file()
+    said = CliRunner().invoke(main, ["report", str(noisy.run), "--run", str(tmp_path)])
+    assert said.exit_code == 1
+    assert said.output == (
+        f"Error: both RUN {noisy.run} and --run {tmp_path} are given; expected one of them\n"
+    )
+
+
 def test_a_folder_that_cannot_be_written_to_is_one_line(noisy: Noisy, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     target = PackageTarget(noisy.package)
