@@ -1,5 +1,6 @@
 """Raw scores in float32, straight from where the rows lie: inner products, or minus squared distances."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -11,8 +12,11 @@ from service.retrieval.rows import Rows
 
 _faiss: Any = faiss  # its stubs lack what is used here
 _pointer = _faiss.swig_ptr
-# Of rows of float16 made float32 at once: 2 MiB, which stays in the cache.
-_BLOCK_VALUES = 512 * 1024
+# Of rows of float16 made float32 at once: half a MiB, which stays in the cache.
+_BLOCK_VALUES = 128 * 1024
+# Of the bits of a float16 that were made an int32 and moved to where a float32 has its sign and its exponent:
+# those that are its own, and what makes up for the exponents' other offset.
+_SHIFT, _OWN_BITS, _SCALE = 13, np.int32(-0x7000_2000), np.float32(2.0**112)
 
 
 def raw_of(
@@ -29,41 +33,66 @@ def raw_of(
         numbers: int64 [queries, candidates]: row numbers; -1: none. Quickest where they rise.
     """
     faiss.omp_set_num_threads(1)
+    l2 = metric is Metric.L2
+    compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
     raw = np.full(numbers.size, -np.inf, np.float32)
     pairs = numbers.ravel()
-    starts = rows.starts.tolist()
-    for segment, start, stop in zip(rows.segments, starts[:-1], starts[1:], strict=True):
-        here = np.flatnonzero((pairs >= start) & (pairs < stop))
-        if len(here):
-            owners = here // numbers.shape[1]
-            raw[here] = _of_pairs(metric, queries, owners, segment.vectors, pairs[here] - start)
+    # Missing ones come behind the last segment; of few bits, so that sorting them takes one pass or two.
+    where = np.searchsorted(rows.starts, pairs, side="right") - 1
+    where[pairs < 0] = len(rows.segments)
+    order = np.argsort(where.astype(np.min_scalar_type(len(rows.segments))), kind="stable")
+    bounds = np.searchsorted(where[order], np.arange(len(rows.segments) + 1))
+    in_place = rows.segments[0].vectors.dtype == np.float32
+    for here, vectors, chosen in (_in_place if in_place else _decoded)(rows, pairs, order, bounds):
+        owners, scores = here // numbers.shape[1], np.empty(len(here), np.float32)
+        pointers = map(_pointer, (queries, owners, vectors, chosen, scores))
+        compute(queries.shape[1], len(here), *pointers)
+        raw[here] = -scores if l2 else scores
     return raw.reshape(numbers.shape)
 
 
-def _of_pairs(
-    metric: Metric,
-    queries: NDArray[np.float32],
-    owners: NDArray[np.int64],
-    vectors: NDArray[Any],
-    places: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Of each pair of a query and a vector, by their numbers."""
-    raw = np.empty(len(places), np.float32)
-    l2 = metric is Metric.L2
-    compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
-    in_place = vectors.dtype == np.float32
-    size = len(places) if in_place else max(1, _BLOCK_VALUES // queries.shape[1])
-    for start in range(0, len(places), size):
-        part = slice(start, start + size)
-        block = vectors if in_place else _decoded(vectors[places[part]])
-        chosen = places[part] if in_place else np.arange(len(block))
-        pointers = map(_pointer, (queries, owners[part], block, chosen, raw[part]))
-        compute(queries.shape[1], len(chosen), *pointers)
-    return -raw if l2 else raw
+_Parts = Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]
+"""Pairs, by their places; vectors; which of these each pair is of."""
 
 
-def _decoded(halves: NDArray[np.float16]) -> NDArray[np.float32]:
-    """As float32 [rows, dimension], by FAISS: it uses the processor's own conversion, which numpy doesn't."""
-    quantizer = _faiss.ScalarQuantizer(halves.shape[1], _faiss.ScalarQuantizer.QT_fp16)
-    decoded: NDArray[np.float32] = quantizer.decode(halves.view(np.uint8))
-    return decoded
+def _in_place(
+    rows: Rows, pairs: NDArray[np.int64], order: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> _Parts:
+    for number in np.flatnonzero(np.diff(bounds)).tolist():
+        here = order[bounds[number] : bounds[number + 1]]
+        yield here, rows.segments[number].vectors, pairs[here] - rows.starts[number]
+
+
+def _decoded(
+    rows: Rows, pairs: NDArray[np.int64], order: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> _Parts:
+    """Rows of all segments together, some at a time."""
+    dimension = rows.segments[0].vectors.shape[1]
+    count = int(bounds[-1])
+    size = max(1, min(count, _BLOCK_VALUES // dimension))
+    halves, bits = np.empty((size, dimension), np.float16), np.empty((size, dimension), np.int32)
+    numbers = np.arange(size)
+    ends = bounds.tolist()
+    number = 0
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        done = start
+        while done < stop:
+            while ends[number + 1] <= done:
+                number += 1
+            until = min(ends[number + 1], stop)
+            places = pairs[order[done:until]] - rows.starts[number]
+            into = halves[done - start : until - start]
+            rows.segments[number].vectors.take(places, axis=0, out=into, mode="clip")
+            done = until
+        part = slice(0, stop - start)
+        yield order[start:stop], _float32(halves[part], bits[part]), numbers[part]
+
+
+def _float32(halves: NDArray[np.float16], bits: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Finite numbers as float32, in the memory of `bits`; in a third of the time of numpy's and FAISS's."""
+    np.copyto(bits, halves.view(np.int16))  # keeps the sign
+    np.left_shift(bits, _SHIFT, out=bits)
+    np.bitwise_and(bits, _OWN_BITS, out=bits)
+    values = bits.view(np.float32)
+    return np.multiply(values, _SCALE, out=values)

@@ -29,26 +29,43 @@ class Codes:
     """What is kept of some vectors.
 
     Attributes:
-        bits: uint8 [rows, bytes].
+        heads: uint8 [rows, bytes]: the first bits, which are scanned for all rows.
+        tails: uint8 [rows, bytes]: the others, perhaps none; whole words of 64 bits.
         lengths: float32 [rows]: distance from the mean.
         projections: float32 [rows]: inner product with the mean.
     """
 
-    bits: NDArray[np.uint8]
+    heads: NDArray[np.uint8]
+    tails: NDArray[np.uint8]
     lengths: NDArray[np.float32]
     projections: NDArray[np.float32]
 
+    @classmethod
+    def room(cls, rows: int, bit_count: int, head_bits: int) -> Self:
+        """For the codes of so many vectors."""
+        return cls(
+            own_pages((rows, head_bits // 8), np.uint8),
+            own_pages((rows, (bit_count - head_bits) // 8), np.uint8),
+            own_pages((rows,), np.float32),
+            own_pages((rows,), np.float32),
+        )
+
     def __len__(self) -> int:
-        return len(self.bits)
+        return len(self.heads)
+
+    @property
+    def head_bits(self) -> int:
+        """How many bits of a code are its head."""
+        return 8 * int(self.heads.shape[1])
 
     def at(self, places: slice | NDArray[np.int64]) -> "Codes":
         """Of some of the vectors; of a slice without copying."""
-        return Codes(self.bits[places], self.lengths[places], self.projections[places])
+        return Codes(self.heads[places], self.tails[places], self.lengths[places], self.projections[places])
 
     def set(self, places: slice | NDArray[np.int64], codes: "Codes") -> None:
         """Write those of some of the vectors."""
-        self.bits[places], self.lengths[places] = codes.bits, codes.lengths
-        self.projections[places] = codes.projections
+        self.heads[places], self.tails[places] = codes.heads, codes.tails
+        self.lengths[places], self.projections[places] = codes.lengths, codes.projections
 
 
 @dataclass(frozen=True)
@@ -92,10 +109,9 @@ class SignCoder:
         transform.is_trained = True
         return transform
 
-    def room(self, rows: int) -> Codes:
+    def room(self, rows: int, head_bits: int) -> Codes:
         """For the codes of so many vectors."""
-        bits = own_pages((rows, self.bit_count // 8), np.uint8)
-        return Codes(bits, own_pages((rows,), np.float32), own_pages((rows,), np.float32))
+        return Codes.room(rows, self.bit_count, head_bits)
 
     def encode(self, vectors: NDArray[Any]) -> NDArray[np.uint8]:
         """The bits, uint8 [rows, bytes], of vectors [rows, dimension]; in the calling thread alone."""
@@ -110,7 +126,9 @@ class SignCoder:
         for start in range(0, len(vectors), size):
             part = slice(start, start + size)
             block = vectors[part].astype(np.float32)
-            codes.bits[part] = self.encode(block)
+            bits = self.encode(block)
+            head_bytes = codes.heads.shape[1]
+            codes.heads[part], codes.tails[part] = bits[:, :head_bytes], bits[:, head_bytes:]
             codes.projections[part] = np.einsum("nd,d->n", block, self.center)
             block -= self.center
             codes.lengths[part] = np.sqrt(np.einsum("nd,nd->n", block, block))

@@ -7,6 +7,7 @@ their rows, so they are taken over from the tier before, or from a file, whereve
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ _MAX_SCORED_SHARE = 0.25
 _GROWTH = 4
 _SAMPLE_ROWS = 2048
 _ROWS_AT_ONCE = 1024
+# Rows of the sample that a search begins with, at least; of many rows one in so many.
+_SAMPLED_ROWS, _MOST_SAMPLE_STEP = 8192, 16
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,16 @@ class Tier:
     covers: tuple[Cover, ...]
 
     @property
+    def sample_step(self) -> int:
+        """One row of so many is in `sample`."""
+        return max(1, min(_MOST_SAMPLE_STEP, len(self.codes) // _SAMPLED_ROWS))
+
+    @cached_property
+    def sample(self) -> NDArray[np.uint8]:
+        """Heads of some rows from everywhere, uint8 [rows, bytes]: to guess how near others are."""
+        return np.ascontiguousarray(self.codes.heads[:: self.sample_step])
+
+    @property
     def useful(self) -> bool:
         """Whether searching by it is quicker than comparing everything."""
         return self.margins.scored_share <= _MAX_SCORED_SHARE
@@ -98,8 +111,12 @@ def renewed(
     """
     rows = Rows(segments)
     trained = tier is None or tier.outgrown(rows.live)
-    coder = SignCoder.around(_mean(rows)) if tier is None or trained else tier.coder
-    codes, covers, start = coder.room(int(rows.starts[-1])), [], 0
+    if tier is None or trained:
+        coder = SignCoder.around(_mean(rows))
+        margins, trained_count = measured(rows, metric, coder), rows.live
+    else:
+        coder, margins, trained_count = tier.coder, tier.margins, tier.trained_count
+    codes, covers, start = coder.room(int(rows.starts[-1]), margins.head_bits), [], 0
     for segment in segments:
         if stopped():
             raise Stopped
@@ -108,10 +125,7 @@ def renewed(
         covers.append(Cover(segment.sequences, start, segment.used))
         start = stop
     sequences = joined([segment.sequences[: segment.used] for segment in segments])
-    if tier is not None and not trained:
-        return Tier(coder, tier.margins, tier.trained_count, codes, sequences, tuple(covers))
-    margins = measured(rows, metric, coder, codes)
-    return Tier(coder, margins, rows.live, codes, sequences, tuple(covers))
+    return Tier(coder, margins, trained_count, codes, sequences, tuple(covers))
 
 
 def _mean(rows: Rows) -> NDArray[np.float32]:
@@ -137,6 +151,6 @@ def _fill(codes: Codes, coder: SignCoder, segment: Segment, tier: Tier | None) -
     missing = np.flatnonzero((tier.sequences[places] != wanted) | (wanted == 0))
     for start in range(0, len(missing), _ROWS_AT_ONCE):
         part = missing[start : start + _ROWS_AT_ONCE]
-        made = coder.room(len(part))
+        made = coder.room(len(part), codes.head_bits)
         coder.code(segment.vectors[part], made)
         codes.set(part, made)

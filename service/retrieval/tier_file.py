@@ -15,7 +15,7 @@ from service.retrieval.signs import Codes, SignCoder
 from service.retrieval.tier import Tier
 
 log = structlog.get_logger()
-_KIND = "one-bit tier"
+_KIND = "one-bit tier, heads and tails"
 
 
 def tier_file_of(folder: Path, key: int) -> Path:
@@ -32,6 +32,7 @@ def write_tier(folder: Path, key: int, spec: CollectionSpec, tier: Tier) -> None
     header = {
         **_identity(key, spec),
         "bits": tier.coder.bit_count,
+        "head_bits": tier.margins.head_bits,
         "rows": len(tier.codes),
         "trained_count": tier.trained_count,
         "zs": tier.margins.zs,
@@ -41,7 +42,8 @@ def write_tier(folder: Path, key: int, spec: CollectionSpec, tier: Tier) -> None
         "center": tier.coder.center,
         "directions": tier.coder.directions,
         "sequences": tier.sequences,
-        "codes": tier.codes.bits,
+        "heads": tier.codes.heads,
+        "tails": tier.codes.tails,
         "lengths": tier.codes.lengths,
         "projections": tier.codes.projections,
     }
@@ -69,33 +71,30 @@ def _read(path: Path, key: int, spec: CollectionSpec) -> Tier:
         wanted = _identity(key, spec)
         if {name: header.get(name) for name in wanted} != wanted:
             raise BrokenFile(f"it holds something else than {wanted}")
-        bits, rows = int(header["bits"]), int(header["rows"])
+        bits, head_bits, rows = (int(header[name]) for name in ("bits", "head_bits", "rows"))
         if sum(reader.sizes.values()) > path.stat().st_size:  # before room is made for them
             raise BrokenFile("its sections are larger than it is")
-        if len(header["zs"]) != len(RECALLS) or reader.sizes["codes"] != rows * bits // 8:
+        if len(header["zs"]) != len(RECALLS) or reader.sizes["heads"] != rows * head_bits // 8:
             raise BrokenFile("its header doesn't fit its sections")
         center, directions = (
             np.empty(spec.dimension, np.float32),
             np.empty((bits, spec.dimension), np.float32),
         )
         sequences = own_pages((rows,), np.int64)
-        codes = Codes(
-            own_pages((rows, bits // 8), np.uint8),
-            own_pages((rows,), np.float32),
-            own_pages((rows,), np.float32),
-        )
+        codes = Codes.room(rows, bits, head_bits)
         arrays: dict[str, NDArray[Any]] = {
             "center": center,
             "directions": directions,
             "sequences": sequences,
-            "codes": codes.bits,
+            "heads": codes.heads,
+            "tails": codes.tails,
             "lengths": codes.lengths,
             "projections": codes.projections,
         }
         for name, array in arrays.items():
             reader.read_into(name, array)
         reader.finish()
-    margins = Margins(tuple(map(float, header["zs"])), float(header["scored_share"]))
+    margins = Margins(tuple(map(float, header["zs"])), float(header["scored_share"]), head_bits)
     coder = SignCoder(center, directions)
     return Tier(coder, margins, int(header["trained_count"]), codes, sequences, ())
 

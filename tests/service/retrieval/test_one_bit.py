@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.retrieval import flat, one_bit, raw
+from service.retrieval import tier as tier_module
 from service.retrieval.columns import Mask
 from service.retrieval.index import Metric, Storage
 from service.retrieval.rows import Hit
@@ -109,6 +110,31 @@ def test_most_is_left_out_of_the_scoring(
     assert recall(given, nearest(vectors, Metric.COSINE, QUERIES, 10)) >= 0.98
     assert scored < 0.1 * ROWS * len(QUERIES)
     assert few_compared == []
+
+
+@pytest.mark.parametrize("guess", [0.0, 0.05, 0.49, 1.0])
+def test_a_wrong_guess_at_how_near_the_nearest_are_costs_no_recall(
+    guess: float,
+    segments: Segments,
+    own_tier: Tier,
+    vectors: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(one_bit._Search, "_guessed", lambda self: np.full(len(QUERIES), guess))
+    given = search(own_tier, segments)
+    assert recall(given, nearest(vectors, Metric.COSINE, QUERIES, 10)) >= 0.98
+
+
+def test_a_guess_from_few_rows_in_the_order_of_their_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tier_module, "_SAMPLED_ROWS", 1000)
+    rows = drawn(ROWS, 1)
+    rows = rows[np.argsort(rows @ rows[0])]
+    segments = filled(rows)
+    tier = renewed(None, segments.view(), Metric.COSINE)
+    assert tier.sample_step == 12
+    for top_k in (1, 10, 300):
+        given = search(tier, segments, top_k=top_k)
+        assert recall(given, nearest(rows, Metric.COSINE, QUERIES, top_k)) >= 0.98
 
 
 def test_scores_and_order_are_those_of_comparing_everything(segments: Segments, own_tier: Tier) -> None:

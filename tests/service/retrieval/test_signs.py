@@ -41,7 +41,7 @@ def test_differing_bits_tell_the_angle_seen_from_the_mean(dimension: int) -> Non
 
 
 def codes_of(coder: SignCoder, vectors: NDArray[Any]) -> Codes:
-    codes = coder.room(len(vectors))
+    codes = coder.room(len(vectors), 128)
     coder.code(vectors, codes)
     return codes
 
@@ -51,8 +51,10 @@ def test_codes_are_the_same_however_they_are_made() -> None:
     coder = SignCoder.around(vectors.mean(axis=0, dtype=np.float32))
     again = SignCoder(coder.center, coder.directions)
     whole, one = codes_of(coder, vectors), codes_of(again, vectors[1234:1235])
-    np.testing.assert_array_equal(one.bits[0], whole.bits[1234])
-    np.testing.assert_array_equal(coder.encode(vectors.astype(np.float32)), whole.bits)
+    bits = np.hstack([whole.heads, whole.tails])
+    assert whole.heads.shape[1] == 16
+    np.testing.assert_array_equal(np.hstack([one.heads, one.tails])[0], bits[1234])
+    np.testing.assert_array_equal(coder.encode(vectors.astype(np.float32)), bits)
     wide = vectors.astype(np.float64)
     np.testing.assert_allclose(whole.lengths, np.linalg.norm(wide - coder.center, axis=1), rtol=1e-5)
     np.testing.assert_allclose(whole.projections, wide @ coder.center, rtol=1e-3, atol=1e-6)

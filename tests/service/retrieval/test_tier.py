@@ -12,7 +12,8 @@ from tests.service.retrieval.clusters import drawn, filled, removed, stretched
 
 
 def codes_by_sequence(tier: Tier) -> dict[int, bytes]:
-    return {int(s): bits.tobytes() for s, bits in zip(tier.sequences, tier.codes.bits, strict=True)}
+    bits = np.hstack([tier.codes.heads, tier.codes.tails])
+    return {int(s): code.tobytes() for s, code in zip(tier.sequences, bits, strict=True)}
 
 
 def test_codes_are_taken_over_wherever_rows_have_moved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,10 +77,10 @@ def test_the_work_is_called_off_between_segments() -> None:
 
 
 def test_margins_rise_with_the_recall_and_are_never_below_theory() -> None:
-    margins = Margins((0.0,) * len(RECALLS), 0.01)
+    margins = Margins((0.0,) * len(RECALLS), 0.01, 128)
     assert margins.z(0.5) == pytest.approx(0)
     assert margins.z(0.98) == pytest.approx(1.751, abs=0.001)
-    steep = Margins(tuple(np.linspace(1, 5, len(RECALLS))), 0.01)
+    steep = Margins(tuple(np.linspace(1, 5, len(RECALLS))), 0.01, 128)
     zs = [steep.z(recall) for recall in (0.01, 0.5, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999)]
     assert zs == sorted(zs)
     assert steep.z(0.9999) == 5
