@@ -142,8 +142,9 @@ class Neighbor:
 class Index(ABC):
     """Collections of vectors. What a write acknowledges by returning survives the process's death.
 
-    Every method that names a collection raises CollectionNotFound, which lists those there are. A write
-    that the disk refuses raises IndexUnusable and changes nothing.
+    Every method that names a collection raises CollectionNotFound, which lists those there are, but for those
+    that are being built (see `collection_names`). A write that the disk refuses raises IndexUnusable and
+    changes nothing.
 
     A read with `max_reply_bytes` raises InvalidRequest where what it would return is larger: ids and
     attributes as stored, in bytes of UTF-8, and 4 bytes a number. It says so before it makes any of it, so

@@ -55,7 +55,8 @@ class MilvusIndex(Index):
       by and by. `delete` counts what was there just before.
     - `items` holds its moment for as many items as fit one page (4,096, or 16 MiB of vectors); of larger
       collections see `reading.everything`.
-    - While an item is replaced `count` may count it twice.
+    - While items are replaced `count`, and with it `describe` and `list_collections`, may count one of them
+      several times: its old versions too. Once the writes have rested it is exact.
     - Equally near items come in the order of writing as far as the servers' clocks agree on it.
     """
 

@@ -114,7 +114,7 @@ def vectors_of(server: Server, table: Table, ids: Sequence[str]) -> dict[str, ND
 
 
 def count(server: Server, table: Table, expression: str, *, consistency: str = "Strong") -> int:
-    """How many items an expression keeps."""
+    """How many items an expression keeps; one that is being replaced may count several times."""
     [row] = query(server, table, expression, ["count(*)"], consistency=consistency)
     return int(row["count(*)"])
 

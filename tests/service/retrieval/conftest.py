@@ -33,7 +33,7 @@ if os.environ.get("FOVEA_TEST_MILVUS"):  # a real Milvus takes some seconds for 
     LARGE_ENGINES["milvus-hnsw"] = open_standalone
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.
 APPROXIMATE: frozenset[str] = frozenset()
-# Those that count an item twice while it is being replaced.
+# Those that may count an item several times while it is being replaced.
 COUNTS_TWICE: frozenset[str] = frozenset({"milvus"})
 # Where the random tests keep their folders, whose thousands of writes would else each wait for the disk.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - each makes a folder of its own there

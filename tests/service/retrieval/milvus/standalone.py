@@ -8,6 +8,7 @@ It says "ready", and ends when its standard input does, so it never outlives who
 """
 
 import asyncio
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -37,6 +38,9 @@ async def _relay(port: int, socket: str) -> None:
 
 
 def _main(folder: str, socket: str) -> None:
+    # What ends all of a terminal's or a job's processes would end this one before it has stopped Milvus.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     config = MilvusServerConfig(data_dir=folder)
     config.set("proxy.timeTickInterval", _TICK_MS)
