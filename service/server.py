@@ -315,8 +315,9 @@ def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T
     try:
         return listen()
     except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError, without a reason
+        reason = f": {error.strerror or error}" if isinstance(error, OSError) else ""
         raise ConfigError(
-            f"{setting} is {port}, which can't be listened on at host {host}: {error}; is another server "
+            f"{setting} is {port}, which can't be listened on at host {host}{reason}; is another server "
             "there, or one that is still finishing its calls?"
         ) from error
 

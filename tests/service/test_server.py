@@ -374,7 +374,7 @@ def test_a_second_server_on_the_port_is_refused(repository: Path, tmp_path: Path
         words = start_and_fail(
             "--model-repository", str(repository), "--index-path", str(tmp_path / "other"), "--port", port
         )  # fmt: skip
-        assert f"port is {port}, which can't be listened on" in words
+        assert f"port is {port}, which can't be listened on at host 127.0.0.1; is another" in words
 
 
 def test_a_second_server_on_the_index_is_refused_with_the_owners_pid(
