@@ -35,6 +35,8 @@ _LEAST_SAMPLED = 64
 # After the first candidates so many times as many are scored at most, and then how near the nearest are is
 # known better.
 _GROWTH = 4
+# Each of them may have a fair share of all rows as candidates, at some ten bytes.
+_QUERIES_AT_ONCE = 16
 # Candidates beyond top_k that are scored in float64.
 _SPARE = 4
 # Where more come close, everything is compared.
@@ -61,7 +63,9 @@ def search(
         rows = Rows(segments, kept)
         few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _FEW_ROWS)
         if rows.live > few:
-            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall)).run()
+            z, starts = tier.margins.z(recall), range(0, len(queries), _QUERIES_AT_ONCE)
+            parts = (queries[start : start + _QUERIES_AT_ONCE] for start in starts)
+            return [hits for part in parts for hits in _Search(tier, rows, metric, part, top_k, z).run()]
     return flat.search(segments, metric, queries, top_k, kept)
 
 

@@ -120,7 +120,7 @@ def test_a_wrong_guess_at_how_near_the_nearest_are_costs_no_recall(
     vectors: NDArray[np.float32],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(one_bit._Search, "_guessed", lambda self: np.full(len(QUERIES), guess))
+    monkeypatch.setattr(one_bit._Search, "_guessed", lambda self: np.full(len(self._queries), guess))
     given = search(own_tier, segments)
     assert recall(given, nearest(vectors, Metric.COSINE, QUERIES, 10)) >= 0.98
 
