@@ -138,10 +138,13 @@ class Collection:
         hits_of_queries = paged(fetch, len(vectors), top_k, options, excluded_ids, group_of)
         attributes = iter(
             attributes_of(
-                [(hit.segment, hit.row) for hits in hits_of_queries for hit in hits],
+                [(segment, row) for hits in hits_of_queries for segment, row, _ in hits],
                 NUMBER_BYTES,
                 max_reply_bytes,
                 FEWER_NEIGHBORS,
             )
         )
-        return [[Neighbor(hit.id, hit.score, next(attributes)) for hit in hits] for hits in hits_of_queries]
+        return [
+            [Neighbor(segment.ids[row], score, next(attributes)) for segment, row, score in hits]
+            for hits in hits_of_queries
+        ]

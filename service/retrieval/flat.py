@@ -72,13 +72,11 @@ class _Candidates:
 
     Attributes:
         rows: int64 [queries, candidates]: row numbers counted through all segments.
-        live: bool, of the same shape.
-        raw: float32, of the same shape: raw scores, falling; -inf where not live.
+        raw: float32, of the same shape: raw scores, falling; -inf: not to be found.
         unseen: float64 [queries]: no row outside has a greater raw score.
     """
 
     rows: NDArray[np.int64]
-    live: NDArray[np.bool_]
     raw: NDArray[np.float32]
     unseen: NDArray[np.float64]
 
@@ -123,30 +121,26 @@ class _Search:
         if 2 * wanted >= rows.live:
             return list(map(rows.hits, *nearest_of_all(rows, self._metric, self._queries, top_k)))
         found = self._candidates(wanted)
-        near = np.s_[:, : self._near(found.raw)]
-        scores = rescored(rows, self._metric, self._queries, found.rows[near])
-        scores = np.where(found.live[near], scores, -np.inf)
-        order = np.lexsort((found.rows[near], -scores), axis=-1)[:, :top_k]
-        numbers, scores = np.take_along_axis(found.rows, order, 1), np.take_along_axis(scores, order, 1)
-        last = self._rounding.measures(scores[:, -1])
-        proved = last > found.unseen + self._rounding.error(found.unseen, self._queries, rows.largest_norm)
+        error = self._rounding.error(found.unseen, self._queries, rows.largest_norm)
+        # Candidates below these are further from the last of the answer than rounding is off for both: that
+        # is twice; once more, as it is off further for longer distances.
+        least = found.raw[:, top_k - 1] - 3 * error
+        near = np.s_[:, : np.count_nonzero(found.raw >= least[:, None], axis=1).max()]
+        numbers = found.rows[near]
+        scores = rescored(rows, self._metric, self._queries, numbers)
+        scores[np.isneginf(found.raw[near])] = -np.inf
+        order = np.lexsort((numbers, -scores), axis=-1)[:, :top_k]
+        lines = np.arange(len(order))[:, None]
+        numbers, scores = numbers[lines, order], scores[lines, order]
+        proved = self._rounding.measures(scores[:, -1]) > found.unseen + error
         hits = rows.hits(numbers.ravel(), scores.ravel())
-        lines = [hits[start : start + top_k] for start in range(0, len(hits), top_k)]
+        answers = [hits[start : start + top_k] for start in range(0, len(hits), top_k)]
         for line in np.flatnonzero(~proved).tolist():
-            lines[line] = self._scan(self._queries[line], float(scores[line, -1]))
-        return lines
-
-    def _near(self, raw: NDArray[np.float32]) -> int:
-        """How many candidates of a query may belong to its answer: the others are further from the last that
-        does than rounding can be off for both.
-        """
-        least = raw[:, self._top_k - 1].astype(np.float64)
-        error = self._rounding.error(least, self._queries, self._rows.largest_norm)
-        # Thrice, as the error of a longer distance is larger.
-        return int(np.count_nonzero(raw >= (least - 3 * error)[:, None], axis=1).max())
+            answers[line] = self._scan(self._queries[line], float(scores[line, -1]))
+        return answers
 
     def _candidates(self, wanted: int) -> _Candidates:
-        raws, rows, lives = [], [], []
+        raws, rows = [], []
         unseen = np.full(len(self._queries), _BELOW_ANY)
         for part in self._parts():
             findable = part.live if part.selects else len(part.vectors)
@@ -155,18 +149,19 @@ class _Search:
             raw, found = self._nearest(part, count)
             if count < findable:
                 np.maximum(unseen, raw[:, -1], out=unseen)
+            if dead and part.mask is not None:
+                raw[~part.mask[found]] = -np.inf
             raws.append(raw)
             rows.append(found + part.first if part.numbers is None else part.numbers[found])
-            lives.append(np.ones(found.shape, np.bool_) if part.mask is None else part.mask[found])
-        live = np.concatenate(lives, axis=1)
-        raw = np.where(live, np.concatenate(raws, axis=1), -np.inf)
+        if len(raws) == 1 and not dead:  # in order already, and no more than wanted
+            return _Candidates(rows[0], raws[0], unseen)
+        raw = np.concatenate(raws, axis=1)
         order = np.argsort(-raw, axis=1)
         if order.shape[1] > wanted:
             np.maximum(unseen, np.take_along_axis(raw, order[:, wanted : wanted + 1], 1)[:, 0], out=unseen)
             order = order[:, :wanted]
         return _Candidates(
             np.take_along_axis(np.concatenate(rows, axis=1), order, 1),
-            np.take_along_axis(live, order, 1),
             np.take_along_axis(raw, order, 1),
             unseen,
         )

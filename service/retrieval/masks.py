@@ -22,7 +22,8 @@ def kept_by(condition: Filter, segments: Sequence[Segment]) -> list[Mask]:
 def kept_of(condition: Filter, segment: Segment) -> Mask:
     """`kept_by` of one segment."""
     mask = _mask(condition, segment.columns, segment.used)
-    mask &= ~segment.dead[: segment.used]
+    if segment.dead_count:
+        mask &= ~segment.dead[: segment.used]
     return mask
 
 

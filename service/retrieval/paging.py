@@ -70,7 +70,11 @@ def _kept(
     excluded_id: str | None,
     group_of: Callable[[T], AttributeValue | None],
 ) -> list[T]:
-    kept = [item for item in ranked if item.id != excluded_id and not _below(item, options)]
+    kept = list(ranked)
+    if excluded_id is not None:
+        kept = [item for item in kept if item.id != excluded_id]
+    if options.min_score is not None:
+        kept = [item for item in kept if not _below(item, options)]
     if options.group_by is None:
         return kept
     members: Counter[AttributeValue] = Counter()

@@ -1,6 +1,5 @@
 """What a read returns of stored rows: its size is summed before any of it is made."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -46,11 +45,11 @@ def attributes_of(
     keys = [(id(segment), row) for segment, row in places]
     distinct = dict(zip(keys, places, strict=True))
     if max_reply_bytes is not None:
-        times = Counter(keys)
-        size = sum(times[key] * (bytes_each + bytes_of(place)) for key, place in distinct.items())
+        sizes = {key: bytes_each + bytes_of(place) for key, place in distinct.items()}
+        size = sum(map(sizes.__getitem__, keys))
         check_reply_size(size, max_reply_bytes, remedy)
     attributes = {key: unpack_attributes(segment.attributes[row]) for key, (segment, row) in distinct.items()}
-    return [attributes[key] for key in keys]
+    return list(map(attributes.__getitem__, keys))
 
 
 def items_at(
