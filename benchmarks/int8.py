@@ -78,7 +78,7 @@ def main() -> None:
 def _speed(options: argparse.Namespace) -> Figure:
     package, photos = resnet50.find(options)
     manifest = read_manifest(package.folder)
-    spec = _preprocessing(manifest)
+    spec = Preprocessing.of(manifest)
     batch = np.stack([_pixels(path, spec) for path in photos[:BATCH_SIZE]])
     sessions = {precision: _session(manifest, precision, BATCH_SIZE) for precision in PRECISIONS}
     for session in sessions.values():
@@ -123,7 +123,7 @@ def _accuracy(options: argparse.Namespace, manifest: Manifest) -> Figure:
     paths, labels = _test_images(folder, manifest)
     if options.quick:
         paths, labels = paths[::100], labels[::100]
-    spec = _preprocessing(manifest)
+    spec = Preprocessing.of(manifest)
     pixels = np.stack([_pixels(path, spec) for path in paths])
     right: dict[str, NDArray[np.bool_]] = {}
     for precision in PRECISIONS:
@@ -152,16 +152,6 @@ def _test_images(folder: Path, manifest: Manifest) -> tuple[list[Path], NDArray[
             f"{manifest.name} knows and of {unknown} that it doesn't; expected {TEST_IMAGES} that it knows"
         )
     return paths, np.array([places[path.parent.name] for path in paths], np.int64)
-
-
-def _preprocessing(manifest: Manifest) -> Preprocessing:
-    return Preprocessing(
-        manifest.resize_short_side,
-        manifest.input_height,
-        manifest.input_width,
-        manifest.interpolation,
-        manifest.jpeg_scaled_decode,
-    )
 
 
 def _pixels(path: Path, spec: Preprocessing) -> NDArray[np.uint8]:

@@ -92,13 +92,7 @@ class Model:
         ]
         self.metrics = metrics.of_model(manifest.name)
         self.manifest = manifest
-        self.preprocessing = Preprocessing(
-            manifest.resize_short_side,
-            manifest.input_height,
-            manifest.input_width,
-            manifest.interpolation,
-            manifest.jpeg_scaled_decode,
-        )
+        self.preprocessing = Preprocessing.of(manifest)
         crop = (manifest.input_height, manifest.input_width)
         self._as_is_size = crop if min(crop) == manifest.resize_short_side else None
         self.execution_provider = session.execution_provider

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.manifest import Manifest
+
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -80,6 +82,17 @@ class Preprocessing:
                 )
         if not isinstance(self.jpeg_scaled_decode, bool):  # it may come from a file
             raise ValueError(f"jpeg_scaled_decode is {self.jpeg_scaled_decode!r}; expected true or false")
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Preprocessing":
+        """What a model package says of it."""
+        return cls(
+            manifest.resize_short_side,
+            manifest.input_height,
+            manifest.input_width,
+            manifest.interpolation,
+            manifest.jpeg_scaled_decode,
+        )
 
     @property
     def least_short_side(self) -> int | None:

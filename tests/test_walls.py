@@ -25,7 +25,6 @@ LAYERS = (
     {"group", "latency"},
     {
         "providers",
-        "manifest",
         "workers",
         "arrivals",
         "loop_lag",
@@ -35,7 +34,7 @@ LAYERS = (
         "compile_cache",
         "threads",
     },
-    {"config", "metrics", "logs", "engines"},
+    {"config", "metrics", "logs", "engines", "manifest"},
     {"model_settings"},
     {"setting", "agreement"},
     {"errors", "processor"},

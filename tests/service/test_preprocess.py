@@ -1,5 +1,7 @@
 """Resizing only what is kept gives what resizing everything, then cropping, gives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.manifest import read_manifest
 from service.preprocess import INTERPOLATIONS, Picture, Preprocessing, preprocess
+from tests.packages import write_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -167,6 +171,11 @@ def test_scaled_decoding_is_an_option() -> None:
 def test_a_read_only_view_is_accepted() -> None:
     image = np.frombuffer(bytes(range(48)), np.uint8).reshape(4, 4, 3)
     assert np.array_equal(preprocess(image, Preprocessing(4, 4, 4)), image)
+
+
+def test_a_package_says_it_all(tmp_path: Path) -> None:
+    spec = Preprocessing(24, 20, 16, "bicubic", jpeg_scaled_decode=True)
+    assert Preprocessing.of(read_manifest(write_pixels(tmp_path, spec))) == spec
 
 
 @pytest.mark.parametrize(

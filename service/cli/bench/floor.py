@@ -114,13 +114,7 @@ def _session(manifest: Manifest, order: dict[str, Any], threads: int) -> ModelSe
 
 def _preparer(manifest: Manifest) -> Callable[[Payload], Batch]:
     """What the server does to an image before the batch; see service/pipeline.py."""
-    spec = Preprocessing(
-        manifest.resize_short_side,
-        manifest.input_height,
-        manifest.input_width,
-        manifest.interpolation,
-        manifest.jpeg_scaled_decode,
-    )
+    spec = Preprocessing.of(manifest)
 
     def prepare(picture: Payload) -> Batch:
         if isinstance(picture, RawPixels):

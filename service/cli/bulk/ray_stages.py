@@ -19,7 +19,7 @@ from service.cli.bulk.stored import Stored
 from service.cli.bulk.writer import Work, Writer
 from service.errors import InferenceFailed, InvalidImage
 from service.image import open_image
-from service.manifest import Manifest, read_manifest
+from service.manifest import read_manifest
 from service.model_settings import ModelSettings
 from service.preprocess import Preprocessing, preprocess
 
@@ -62,7 +62,7 @@ class Reading:
     """`work` → `pixels`, uint8 [images, height, width, 3], as the model takes them; or `error`, a text."""
 
     def __init__(self, package: Path) -> None:
-        self._preprocessing = _preprocessing(read_manifest(package))
+        self._preprocessing = Preprocessing.of(read_manifest(package))
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Batch:
         works: list[Work] = list(batch["work"])
@@ -149,13 +149,3 @@ class Writing:
             "message": column([message for _, message in pairs]),
             "fatal": column([fatal] * len(works)),
         }
-
-
-def _preprocessing(manifest: Manifest) -> Preprocessing:
-    return Preprocessing(
-        manifest.resize_short_side,
-        manifest.input_height,
-        manifest.input_width,
-        manifest.interpolation,
-        manifest.jpeg_scaled_decode,
-    )
