@@ -30,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two targets at once would install into one environment at once.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: .there-is-a-model help demo serve test lint types format proto proto-check proto-breaking wheels clean clean-all
+.PHONY: .there-is-a-model help demo serve test lint types format proto proto-check proto-breaking wheels clean clean-demo clean-all
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,7 +38,7 @@ help:  ## list the targets
 	@echo "Variables: PYTHON=$(PYTHON) SERVE_EXTRA=$(SERVE_EXTRA) (or serve-cpu) TORCH_INDEX_URL=$(TORCH_INDEX_URL) ARGS=$(ARGS)"
 
 PHOTOS ?=
-demo: $(APP)  ## digits from training to search, then photographs (yours: PHOTOS=folder); ends by itself
+demo: $(APP)  ## digits from training to search, then photographs (yours: PHOTOS=folder); trains only once
 	@$(PY) -m demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
 
 MODELS ?= $(if $(wildcard models/*/*/manifest.json),models,demo/work/models)
@@ -95,6 +95,9 @@ wheels: $(DEV)  ## build both distributions' wheels into dist/
 clean:  ## remove what was built and cached; keeps the environments and the demo's work
 	rm -rf dist build client/build *.egg-info client/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find service training client tests demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-demo:  ## remove what the demo trained and made, so that the next one starts afresh
+	rm -rf demo/work demo/summary.json demo/contact_sheet.png demo/photos.png
 
 clean-all: clean  ## also remove .venv and .venv-proto
 	rm -rf $(VENV) $(PROTO_VENV)

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import fovea
+from rich.markup import escape
 
-from demo import digits, photos
+from demo import digits, kept, photos
 from demo.running_server import NotStarted, running_server
 from demo.story import console, fovea_train, say
 
@@ -36,19 +37,11 @@ def tell(output: Path, paths: list[Path]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
     work, contact_sheet, photo_sheet = output / "work", output / "contact_sheet.png", output / "photos.png"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    run, models = work / "run", work / "models"
-    into = ("--model-repository", str(models))
-
-    say("1  Train a ResNet-20 on scanned digits; a quarter of them is held out")
-    fovea_train("fit", "--data", "digits", "--arch", "resnet20-cifar", "--output", str(run))
-
-    say("2  Export it to ONNX; ONNX Runtime must agree with PyTorch")
-    fovea_train("export", "--run", str(run), *into, "--name", digits.MODEL)
-
-    say("3  Beside it a network that knows 1,000 kinds of things, with its published weights")
-    fovea_train("export", "--arch", photos.MODEL, "--pretrained", *into)
+    # The collections are made anew each time.
+    shutil.rmtree(work / "index", ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    models = work / "models"
+    make_models(work / "run", models)
 
     say("4  Serve both over gRPC")
     with running_server(models, photos.MODEL, work / "index", work / "server.log") as server:
@@ -88,8 +81,48 @@ def tell(output: Path, paths: list[Path]) -> None:
         console.print(f"   {what:31}{value}", soft_wrap=True)
     console.print(
         f"   took {summary['seconds']} s; the server has ended. `make serve` serves both models again; "
-        "`make demo PHOTOS=folder` looks at photographs of yours."
+        "`make demo PHOTOS=folder` looks at photographs of yours, without training again; "
+        "`make clean-demo` forgets what was trained."
     )
+
+
+def make_models(run: Path, models: Path) -> None:
+    """Train and export what no earlier demo has left whole.
+
+    Raises:
+        subprocess.CalledProcessError: a command failed, and has said why.
+    """
+    into = ("--model-repository", str(models))
+    say("1  Train a ResNet-20 on scanned digits; a quarter of them is held out")
+    if kept.run_is_whole(run, digits.DATA, digits.ARCHITECTURE):
+        _say_kept(run)
+    else:
+        _remove(run)
+        _remove(models / digits.MODEL)  # of the run before
+        fovea_train("fit", "--data", digits.DATA, "--arch", digits.ARCHITECTURE, "--output", str(run))
+
+    say("2  Export it to ONNX; ONNX Runtime must agree with PyTorch")
+    _export(models / digits.MODEL, "--run", str(run), *into, "--name", digits.MODEL)
+
+    say("3  Beside it a network that knows 1,000 kinds of things, with its published weights")
+    _export(models / photos.MODEL, "--arch", photos.MODEL, "--pretrained", *into)
+
+
+def _export(model: Path, *arguments: str) -> None:
+    if kept.package_is_whole(model / "1"):
+        _say_kept(model / "1")
+    else:
+        _remove(model)
+        fovea_train("export", *arguments)
+
+
+def _remove(folder: Path) -> None:
+    """What can't be removed is told by the command that finds it in its way."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say_kept(folder: Path) -> None:
+    console.print(f"   kept of an earlier demo: {escape(str(folder))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

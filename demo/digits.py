@@ -14,6 +14,7 @@ from demo.story import console, good, say
 from training.data import digit_arrays
 
 MODEL = "digits"
+DATA, ARCHITECTURE = "digits", "resnet20-cifar"
 NEIGHBORS = 5
 _COLLECTION = "digits"
 _ROWS = 16

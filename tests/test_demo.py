@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fovea import Client
 from PIL import Image
 
-from demo import photos
+from demo import digits, kept, photos
 from demo.running_server import NotStarted, running_server
 from service.manifest import read_manifest
 from tests.client.waiting import eventually
@@ -35,9 +37,18 @@ def labels(package: Path) -> tuple[str, ...]:
     return tuple(read_manifest(package).labels)
 
 
-def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Told:
+    """The demo's folder, and what it said the first and the second time."""
+
+    folder: Path
+    first: str
+    second: str
+
+
+def tell(folder: Path) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", "demo", "--output", str(tmp_path)],
+        [sys.executable, "-m", "demo", "--output", str(folder)],
         capture_output=True,
         text=True,
         timeout=600,
@@ -45,9 +56,18 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[1],
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert processes_that_mention(str(tmp_path)) == []
+    assert processes_that_mention(str(folder)) == []
+    return result.stdout
 
-    summary = json.loads((tmp_path / "summary.json").read_text())
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    folder = tmp_path_factory.mktemp("told")
+    return Told(folder, tell(folder), tell(folder))
+
+
+def test_the_demo_does_what_the_readme_says(told: Told) -> None:
+    summary = json.loads((told.folder / "summary.json").read_text())
     assert summary["accuracy"] >= 0.97
     assert summary["precision_at_5"] >= 0.95
     assert summary["held_out_images"] == 451
@@ -58,7 +78,7 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
             assert sheet.width > 900
     # What the published weights say of scikit-learn's two photographs.
     assert summary["photos"].keys() == {"china.jpg", "flower.jpg"}
-    assert set(summary["photos"].values()) <= set(labels(tmp_path / "work/models/efficientnet-lite0/1"))
+    assert set(summary["photos"].values()) <= set(labels(told.folder / "work/models/efficientnet-lite0/1"))
     assert read_manifest(Path(summary["model_package"])).architecture == "resnet20-cifar"
 
     for promised in (
@@ -67,8 +87,54 @@ def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
         summary["contact_sheet"],
         summary["photo_sheet"],
     ):
-        assert promised in result.stdout.replace("\n", "")
-    assert "/metrics" in result.stdout
+        assert promised in told.second.replace("\n", "")
+    assert "/metrics" in told.second
+
+
+def test_the_second_demo_trains_nothing(told: Told) -> None:
+    assert told.first.count("$ fovea-train") == 3
+    assert "kept of an earlier demo" not in told.first
+    assert "$ fovea-train" not in told.second
+    work = told.folder / "work"
+    for folder in (work / "run", work / "models/digits/1", work / "models/efficientnet-lite0/1"):
+        assert f"kept of an earlier demo: {folder}\n" in told.second
+    assert "`make clean-demo` forgets what was trained" in " ".join(told.second.split())
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("summary.json", None),
+        ("config.toml", b""),
+        ("checkpoints/best.pt", b"cut"),
+        ("checkpoints/best.pt", None),
+    ],
+)
+def test_a_run_that_is_not_whole_is_trained_again(
+    told: Told, tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    run = shutil.copytree(told.folder / "work/run", tmp_path / "run")
+    assert kept.run_is_whole(run, digits.DATA, digits.ARCHITECTURE)
+    assert not kept.run_is_whole(run, digits.DATA, "resnet32-cifar")
+    assert not kept.run_is_whole(run, "photos/", digits.ARCHITECTURE)
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_bytes(content)
+    assert not kept.run_is_whole(run, digits.DATA, digits.ARCHITECTURE)
+
+
+def test_a_package_that_is_not_whole_is_exported_again(tmp_path: Path) -> None:
+    package = write_colors(tmp_path)
+    assert kept.package_is_whole(package)
+    model = (package / "model.onnx").read_bytes()
+    (package / "model.onnx").write_bytes(model[:-1])
+    assert not kept.package_is_whole(package)
+    (package / "model.onnx").unlink()
+    assert not kept.package_is_whole(package)
+    (package / "model.onnx").write_bytes(model)
+    (package / "manifest.json").write_text("{")
+    assert not kept.package_is_whole(package)
+    assert not kept.package_is_whole(tmp_path / "absent")
 
 
 def test_photographs_of_ones_own_are_named_and_compared_the_broken_left_out(
