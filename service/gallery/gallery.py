@@ -49,7 +49,6 @@ class Gallery:
             index,
             threads,
             writes,
-            self.collections,
             embedder,
             metrics,
             max_top_k=config.max_top_k,

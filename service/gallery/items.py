@@ -6,13 +6,14 @@ from functools import partial
 
 from service.errors import RequestError, Unavailable
 from service.gallery.building import check_visible
+from service.gallery.checking import checked_together
 from service.gallery.collections import Collections
-from service.gallery.embedder import Embedder, Source, check_fingerprint, checked, log_errors
+from service.gallery.embedder import Embedder, Source, check_fingerprint, log_errors
 from service.gallery.threads import IndexThreads
 from service.gallery.writes import Replaced, Writes
 from service.group import Priority
 from service.model import Model
-from service.retrieval.checks import check_item
+from service.retrieval.checks import pack_items
 from service.retrieval.filters import Filter
 from service.retrieval.index import Index, Item
 from service.retrieval.schema import AttributeValue
@@ -137,7 +138,7 @@ class Items:
             vector if isinstance(vector, RequestError) else Item(item.id, vector, item.attributes)
             for item, vector in zip(items, vectors, strict=True)
         ]
-        check = partial(checked, partial(check_item, spec), candidates)
+        check = partial(checked_together, partial(pack_items, spec), candidates)
         results = await self._threads.read(check, deadline, patient=patient)
         return Prepared(collection, generation, results, model)
 

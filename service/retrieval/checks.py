@@ -181,9 +181,11 @@ def pack_queries(spec: CollectionSpec, queries: NDArray[np.float32]) -> NDArray[
     )
 
 
-def check_query(spec: CollectionSpec, vector: NDArray[np.float32]) -> None:
-    """Raises what `pack_queries` would because of this vector, float32 [dimension]."""
-    pack_queries(spec, vector[None])
+def check_queries(spec: CollectionSpec, vectors: Sequence[NDArray[np.float32]]) -> None:
+    """Raises what `pack_queries` would because of these vectors, float32 [dimension]; one at least."""
+    for vector in vectors:
+        _check_shape(spec, vector, 1, "the query")
+    pack_queries(spec, np.stack(vectors))
 
 
 def unpack_attributes(text: str) -> Mapping[str, Any]:
