@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import click
-from fovea import DEFAULT_TARGET, Client, FoveaError, Unavailable
+from fovea import DEFAULT_TARGET, Client, DeadlineExceeded, FoveaError, Unavailable
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -79,6 +79,12 @@ def connected(address: str, timeout_s: float) -> Iterator[Client]:
             raise click.ClickException(
                 f"no Fovea server answers at {address}; start one with `fovea serve`, or "
                 "name another with --address"
+            ) from error
+        except DeadlineExceeded as error:
+            if error.request_id:  # the server says what of it is done
+                raise click.ClickException(error.message) from error
+            raise click.ClickException(
+                f"{address} hasn't answered within {timeout_s:g} s; allow more with --timeout-s"
             ) from error
         except FoveaError as error:
             raise click.ClickException(error.message) from error

@@ -1,0 +1,26 @@
+"""What a person reads where the server doesn't answer in time."""
+
+import click
+import pytest
+from fovea import DeadlineExceeded
+
+from service.cli.connection import connected
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            DeadlineExceeded("Deadline Exceeded"),
+            "127.0.0.1:1 hasn't answered within 2.5 s; allow more with --timeout-s",
+        ),
+        (
+            DeadlineExceeded("the deadline passed in the queue", request_id="7"),
+            "the deadline passed in the queue",
+        ),
+    ],
+)
+def test_a_deadline_says_how_long_it_was(error: DeadlineExceeded, said: str) -> None:
+    with pytest.raises(click.ClickException) as told, connected("127.0.0.1:1", 2.5):
+        raise error
+    assert told.value.message == said
