@@ -24,6 +24,7 @@ from service.servicers.messages import (
     status,
 )
 from service.servicers.streams import Answer, OrderedStream
+from service.servicers.vectors import vector_of
 
 
 class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
@@ -85,7 +86,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
             if isinstance(prediction, RequestError):
                 result.error.CopyFrom(status(prediction))
             else:
-                result.embedding.values.extend(prediction.embedding.tolist())
+                result.embedding.CopyFrom(vector_of(prediction.embedding))
         check_reply_size(response.ByteSize(), self._config.max_message_bytes, "send fewer images at a time")
 
 
