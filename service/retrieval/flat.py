@@ -6,7 +6,7 @@ can belong to it, given how far rounding can be off; else (many rows as near as 
 at. Rows that a filter keeps are copied together first where they are few, as are those stored as float16.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from service.retrieval.index import Metric
 from service.retrieval.rounding import Rounding
 from service.retrieval.rows import Hit, Rows
 from service.retrieval.scores import nearest_of_all, rescored, scores_of
-from service.retrieval.segments import Segment
 
 # Candidates beyond top_k.
 _SPARE = 8
@@ -81,28 +80,20 @@ class _Candidates:
     unseen: NDArray[np.float64]
 
 
-def search(
-    segments: Sequence[Segment],
-    metric: Metric,
-    queries: NDArray[np.float32],
-    top_k: int,
-    kept: Sequence[Mask] | None = None,
-) -> list[list[Hit]]:
+def search(rows: Rows, metric: Metric, queries: NDArray[np.float32], top_k: int) -> list[list[Hit]]:
     """The nearest live rows of each query, nearest first; of equally near ones those written first.
 
     Runs in the calling thread alone, without the interpreter lock where the work is.
 
     Args:
-        segments: what to search.
+        rows: what to search.
         metric: of the collection.
         queries: float32 [queries, dimension], C-contiguous; of length 1 where the metric is the cosine.
         top_k: at least 1.
-        kept: the rows that may be found (see `masks.kept_by`); None: all that live.
 
     Returns:
         For each query min(top_k, rows that may be found) hits.
     """
-    rows = Rows(segments, kept)
     if rows.live == 0 or len(queries) == 0:
         return [[] for _ in queries]
     return _Search(rows, metric, queries, min(top_k, rows.live)).run()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,8 +125,7 @@ class SearchOptions:
     recall: float = DEFAULT_RECALL
 
 
-@dataclass(frozen=True)
-class Neighbor:
+class Neighbor(NamedTuple):  # made in half the time of a frozen dataclass, of which a reply has hundreds
     """One item found.
 
     Attributes:

@@ -56,17 +56,19 @@ def search(
 
     Args:
         tier: of the collection; None: everything is compared.
-        segments, metric, queries, top_k, kept: see `flat.search`.
+        segments: of the collection.
+        metric, queries, top_k: see `flat.search`.
+        kept: the rows that may be found (see `masks.kept_by`); None: all that live.
         recall: the wanted share, above 0 to 1; 1: everything is compared.
     """
+    rows = Rows(segments, kept)
     if tier is not None and recall < 1 and top_k <= MAX_TOP_K and len(queries):
-        rows = Rows(segments, kept)
         few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _FEW_ROWS)
         if rows.live > few:
             z, starts = tier.margins.z(recall), range(0, len(queries), _QUERIES_AT_ONCE)
             parts = (queries[start : start + _QUERIES_AT_ONCE] for start in starts)
             return [hits for part in parts for hits in _Search(tier, rows, metric, part, top_k, z).run()]
-    return flat.search(segments, metric, queries, top_k, kept)
+    return flat.search(rows, metric, queries, top_k)
 
 
 class _Search:
@@ -133,7 +135,7 @@ class _Search:
             exact += more
         if exact:
             chosen, rows = np.ascontiguousarray(self._queries[exact]), self._rows
-            answers = flat.search(rows.segments, self._metric, chosen, self._top_k, rows.kept)
+            answers = flat.search(rows, self._metric, chosen, self._top_k)
             for query, answer in zip(exact, answers, strict=True):
                 self._hits[query] = answer
         return self._hits
@@ -251,8 +253,10 @@ class _Search:
         self, queries: NDArray[np.int64], numbers: NDArray[np.int64], raw: NDArray[np.float32]
     ) -> list[list[Hit]]:
         best = self._best(numbers, raw)
+        none = best < 0  # fewer were scored than are spare
+        best[none] = 0
         scores = rescored(self._rows, self._metric, self._queries[queries], best)
-        scores[best < 0] = -np.inf  # fewer were scored than are spare
+        scores[none] = -np.inf
         order = np.lexsort((best, -scores), axis=-1)[:, : self._top_k]
         best, scores = np.take_along_axis(best, order, 1), np.take_along_axis(scores, order, 1)
         return list(map(self._rows.hits, best, scores))

@@ -62,15 +62,16 @@ class Rows:
 
     def gather(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of those rows, float32 [..., dimension]."""
-        vectors = np.empty((*numbers.shape, self.segments[0].vectors.shape[1]), np.float32)
-        if len(self.segments) == 1:
-            vectors[...] = self.segments[0].vectors[numbers]
-            return vectors
-        places = np.searchsorted(self.starts, numbers, side="right") - 1
-        for place in np.unique(places):
-            here = places == place
-            vectors[here] = self.segments[place].vectors[numbers[here] - self.starts[place]]
-        return vectors
+        chosen = numbers.ravel()
+        dimension = self.segments[0].vectors.shape[1]
+        vectors = np.empty((len(chosen), dimension), np.float32)
+        places = np.searchsorted(self.starts, chosen, side="right") - 1
+        order = np.argsort(places.astype(np.min_scalar_type(len(self.segments))), kind="stable")
+        bounds = np.searchsorted(places[order], np.arange(len(self.starts))).tolist()
+        for place in np.unique(places).tolist():
+            here = order[bounds[place] : bounds[place + 1]]
+            vectors[here] = self.segments[place].vectors.take(chosen[here] - self.starts[place], axis=0)
+        return vectors.reshape(*numbers.shape, dimension)
 
     def places(self, numbers: NDArray[np.int64]) -> list[tuple[Segment, int]]:
         """Segment and row of each of those rows, [rows]."""

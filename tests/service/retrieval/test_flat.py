@@ -12,6 +12,7 @@ from service.retrieval import flat
 from service.retrieval.checks import Batch
 from service.retrieval.columns import Mask
 from service.retrieval.index import Metric, Storage
+from service.retrieval.rows import Rows
 from service.retrieval.segments import Segments
 
 
@@ -46,7 +47,7 @@ def answers(
     top_k: int,
     kept: Sequence[Mask] | None = None,
 ) -> list[list[tuple[str, float]]]:
-    found = flat.search(segments.view(), metric, queries, top_k, kept)
+    found = flat.search(Rows(segments.view(), kept), metric, queries, top_k)
     return [[(hit.segment.ids[hit.row], hit.score) for hit in hits] for hits in found]
 
 
@@ -211,7 +212,7 @@ def test_searches_start_no_threads_of_their_own() -> None:
 
     def work() -> None:
         faiss.omp_set_num_threads(2)
-        flat.search(segments.view(), Metric.INNER_PRODUCT, np.eye(200, dtype=np.float32)[:16], 3)
+        flat.search(Rows(segments.view()), Metric.INNER_PRODUCT, np.eye(200, dtype=np.float32)[:16], 3)
         threads.append(faiss.omp_get_max_threads())
 
     worker = threading.Thread(target=work)

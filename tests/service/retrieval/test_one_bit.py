@@ -11,7 +11,7 @@ from service.retrieval import flat, one_bit, raw
 from service.retrieval import tier as tier_module
 from service.retrieval.columns import Mask
 from service.retrieval.index import Metric, Storage
-from service.retrieval.rows import Hit
+from service.retrieval.rows import Hit, Rows
 from service.retrieval.segments import Segments
 from service.retrieval.tier import Tier, renewed
 from tests.service.retrieval.clusters import DIMENSION, drawn, filled, nearest, recall, removed, stretched
@@ -138,7 +138,7 @@ def test_a_guess_from_few_rows_in_the_order_of_their_clusters(monkeypatch: pytes
 
 
 def test_scores_and_order_are_those_of_comparing_everything(segments: Segments, own_tier: Tier) -> None:
-    exact = flat.search(segments.view(), Metric.COSINE, QUERIES, 10)
+    exact = flat.search(Rows(segments.view()), Metric.COSINE, QUERIES, 10)
     given = one_bit.search(own_tier, segments.view(), Metric.COSINE, QUERIES, 10, None, 0.999)
     scores = {(line, hit.id): hit.score for line, hits in enumerate(exact) for hit in hits}
     same = sum(scores.get((line, hit.id)) == hit.score for line, hits in enumerate(given) for hit in hits)
@@ -273,3 +273,15 @@ def test_rows_within_a_code_that_many_share_are_all_scored() -> None:
     tier = renewed(None, segments.view(), Metric.INNER_PRODUCT)
     [ids] = search(tier, segments, Metric.INNER_PRODUCT, rows[1000:1001], 10)
     assert ids == [str(number) for number in range(4999, 4989, -1)]
+
+
+def test_fewer_candidates_than_spare_ones(
+    segments: Segments, own_tier: Tier, vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two queries one has hardly more candidates than neighbours: there is nothing else to choose from."""
+    queries = np.concatenate([vectors[:1], QUERIES[:1]])
+    limits = np.array([0.0, 0.3])
+    monkeypatch.setattr(one_bit._Search, "_guessed", lambda _self: limits)
+    given = search(own_tier, segments, queries=queries, top_k=1)
+    assert given[0] == ["0"]
+    assert given[1] == nearest(vectors, Metric.COSINE, queries[1:], 1)[0]
