@@ -25,6 +25,8 @@ from service.retrieval.signs import Angles, Codes, SignCoder
 
 # The shares of near vectors to be found for which z is kept.
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+# Fewer rows are too few to measure on.
+MIN_ROWS = 256
 _QUERIES = 128
 # Fewer neighbours are looked for as if it were so many: how near the nearest alone is says too little about
 # the others, most of all by inner product, where it may be a long vector at a wide angle.
@@ -83,7 +85,7 @@ def measured(rows: Rows, metric: Metric, coder: SignCoder) -> Margins:
     """Search for some of the rows among the others, by codes and exactly.
 
     Args:
-        rows: of which some hundreds at least may be found.
+        rows: of which `MIN_ROWS` at least may be found.
         metric: of the collection.
         coder: makes the codes.
     """

@@ -6,14 +6,14 @@ their rows, so they are taken over from the tier before, or from a file, whereve
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.retrieval.index import Metric
-from service.retrieval.margins import Margins, measured
+from service.retrieval.margins import MIN_ROWS, Margins, measured
 from service.retrieval.own_pages import joined
 from service.retrieval.rows import Rows
 from service.retrieval.segments import Segment
@@ -24,8 +24,10 @@ from service.retrieval.stopping import Stop, Stopped, never
 MAX_DIMENSION = 4096
 # Beyond this share of all rows scored exactly the scan before it isn't worth while.
 _MAX_SCORED_SHARE = 0.25
-# The mean, and what was measured, hold until the collection has grown this much.
+# The mean holds until the collection has grown this much, and the margins until of its rows this share came
+# since: they may be unlike those that were there.
 _GROWTH = 4
+_UNMEASURED_SHARE = 1 / 4
 _SAMPLE_ROWS = 2048
 _ROWS_AT_ONCE = 1024
 # Rows of the sample that a search begins with, at least; of many rows one in so many.
@@ -54,7 +56,8 @@ class Tier:
     Attributes:
         coder: made them.
         margins: measured with it.
-        trained_count: of how many rows that was done.
+        trained_count: of how many rows the coder was made.
+        measured_until: the last row's sequence number when the margins were measured.
         codes: of all rows.
         sequences: int64 [rows]: theirs.
         covers: where the rows are.
@@ -63,6 +66,7 @@ class Tier:
     coder: SignCoder
     margins: Margins
     trained_count: int
+    measured_until: int
     codes: Codes
     sequences: NDArray[np.int64]
     covers: tuple[Cover, ...]
@@ -91,12 +95,24 @@ class Tier:
         """Whether it was trained on much fewer rows than there are."""
         return live >= _GROWTH * self.trained_count
 
+    def unmeasured(self, rows: Rows) -> bool:
+        """Whether its margins were measured without a fair share of these rows, by which they could be."""
+        if rows.live < MIN_ROWS:
+            return False
+        new = sum(
+            int(np.count_nonzero((s.sequences[: s.used] > self.measured_until) & ~s.dead[: s.used]))
+            for s in rows.segments
+        )
+        return new > _UNMEASURED_SHARE * rows.live
+
 
 def renewed(
     tier: Tier | None,
     segments: Sequence[Segment],
     metric: Metric,
     stopped: Stop = never,
+    *,
+    quick: bool = False,
 ) -> Tier:
     """A tier of all rows there are.
 
@@ -105,17 +121,24 @@ def renewed(
         segments: of a collection with live rows, some thousands at least.
         metric: of the collection.
         stopped: calls it off.
+        quick: keep the margins, though they may be out of date.
 
     Raises:
         Stopped: it said so.
     """
     rows = Rows(segments)
+    last = max(int(segment.sequences[segment.used - 1]) for segment in segments)
     trained = tier is None or tier.outgrown(rows.live)
     if tier is None or trained:
         coder = SignCoder.around(_mean(rows))
-        margins, trained_count = measured(rows, metric, coder), rows.live
+        margins, trained_count, measured_until = measured(rows, metric, coder), rows.live, last
     else:
         coder, margins, trained_count = tier.coder, tier.margins, tier.trained_count
+        measured_until = tier.measured_until
+        if not quick and tier.unmeasured(rows):
+            # Codes that are taken over have heads already.
+            margins = replace(measured(rows, metric, coder), head_bits=margins.head_bits)
+            measured_until = last
     codes, covers, start = coder.room(int(rows.starts[-1]), margins.head_bits), [], 0
     for segment in segments:
         if stopped():
@@ -125,7 +148,7 @@ def renewed(
         covers.append(Cover(segment.sequences, start, segment.used))
         start = stop
     sequences = joined([segment.sequences[: segment.used] for segment in segments])
-    return Tier(coder, margins, trained_count, codes, sequences, tuple(covers))
+    return Tier(coder, margins, trained_count, measured_until, codes, sequences, tuple(covers))
 
 
 def _mean(rows: Rows) -> NDArray[np.float32]:

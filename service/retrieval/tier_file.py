@@ -35,6 +35,7 @@ def write_tier(folder: Path, key: int, spec: CollectionSpec, tier: Tier) -> None
         "head_bits": tier.margins.head_bits,
         "rows": len(tier.codes),
         "trained_count": tier.trained_count,
+        "measured_until": tier.measured_until,
         "zs": tier.margins.zs,
         "scored_share": tier.margins.scored_share,
     }
@@ -96,7 +97,8 @@ def _read(path: Path, key: int, spec: CollectionSpec) -> Tier:
         reader.finish()
     margins = Margins(tuple(map(float, header["zs"])), float(header["scored_share"]), head_bits)
     coder = SignCoder(center, directions)
-    return Tier(coder, margins, int(header["trained_count"]), codes, sequences, ())
+    trained_count, measured_until = int(header["trained_count"]), int(header["measured_until"])
+    return Tier(coder, margins, trained_count, measured_until, codes, sequences, ())
 
 
 def _identity(key: int, spec: CollectionSpec) -> dict[str, object]:

@@ -14,6 +14,7 @@ import numpy as np
 import structlog
 
 from service.retrieval.index import CollectionSpec
+from service.retrieval.margins import MIN_ROWS
 from service.retrieval.own_pages import trim
 from service.retrieval.segment_files import SegmentFiles
 from service.retrieval.segments import Segment, Segments
@@ -30,8 +31,7 @@ _UNCOVERED_ROWS, _UNCOVERED_SHARE = 1024, 1 / 64
 _GROWTH = 4
 # The file of a tier is written again when this share of its rows is new.
 _FILE_SHARE = 1 / 4
-# Fewer are too few to measure margins on.
-MIN_TIER_ROWS_ALLOWED = 256
+MIN_TIER_ROWS_ALLOWED = MIN_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class Upkeep:
         segments, last = self._segments.view(), tier.sequences[-1]
         new = sum(int(np.count_nonzero(segment.sequences[: segment.used] > last)) for segment in segments)
         if new <= _UNCOVERED_ROWS:
-            self.tier, self._base = renewed(tier, segments, self.spec.metric), None
+            self.tier, self._base = renewed(tier, segments, self.spec.metric, quick=True), None
 
     def run(self, stopped: Stop, *, thorough: bool = False) -> None:
         """Bring tier and files up to date.
@@ -131,7 +131,7 @@ class Upkeep:
         self._base = None
         if not tier.useful:
             self._retry_rows = _GROWTH * live
-        if before is None or self.tier is None or tier.coder is not before.coder:
+        if before is None or self.tier is None or tier.coder is not before.coder or not tier.useful:
             log.info(
                 "search_tier_made",
                 collection=self.spec.name,

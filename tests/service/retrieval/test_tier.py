@@ -62,6 +62,42 @@ def test_a_collection_grown_manifold_is_measured_again() -> None:
     assert not np.array_equal(again.coder.center, tier.coder.center)
 
 
+def test_margins_are_measured_again_where_many_rows_came_since() -> None:
+    """The first rows have one length; what came then has many, of which angles say less."""
+    segments = filled(drawn(2000, 1))
+    tier = renewed(None, segments.view(), Metric.INNER_PRODUCT)
+    rows = stretched(drawn(2400, 2), 0.5)
+    filled(rows[:600], segments=segments)
+    few = renewed(tier, segments.view(), Metric.INNER_PRODUCT)
+    assert (few.margins, few.measured_until) == (tier.margins, 2000)
+    filled(rows[600:], segments=segments)
+    assert renewed(few, segments.view(), Metric.INNER_PRODUCT, quick=True).margins is few.margins
+    many = renewed(few, segments.view(), Metric.INNER_PRODUCT)
+    assert many.coder is tier.coder
+    assert many.measured_until == 4400
+    assert many.margins.z(0.98) > tier.margins.z(0.98) + 0.3
+    assert many.codes.head_bits == many.margins.head_bits == tier.margins.head_bits
+
+
+def test_rows_that_took_the_place_of_the_measured_ones_are_measured() -> None:
+    """However slowly: the number of rows stays the same."""
+    segments = filled(drawn(1000, 1), 300)
+    tier = renewed(None, segments.view(), Metric.COSINE)
+    for start in range(0, 1000, 200):
+        removed(segments, [str(number) for number in range(start, start + 200)])
+        filled(drawn(200, 2 + start), 300, segments=segments)
+        tier = renewed(tier, segments.view(), Metric.COSINE)
+    assert tier.measured_until == 1800
+
+
+def test_too_few_rows_keep_the_margins_there_are() -> None:
+    segments = filled(drawn(500, 1))
+    tier = renewed(None, segments.view(), Metric.COSINE)
+    removed(segments, [str(number) for number in range(500)])
+    filled(drawn(128, 2), segments=segments)
+    assert renewed(tier, segments.view(), Metric.COSINE).margins is tier.margins
+
+
 def test_the_work_is_called_off_between_segments() -> None:
     segments = filled(drawn(1000, 1), 300)
     asked = 0
