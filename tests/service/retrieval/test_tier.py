@@ -93,8 +93,8 @@ def test_rows_that_took_the_place_of_the_measured_ones_are_measured() -> None:
 def test_too_few_rows_keep_the_margins_there_are() -> None:
     segments = filled(drawn(500, 1))
     tier = renewed(None, segments.view(), Metric.COSINE)
-    removed(segments, [str(number) for number in range(500)])
     filled(drawn(128, 2), segments=segments)
+    removed(segments, [str(number) for number in range(500)])
     assert renewed(tier, segments.view(), Metric.COSINE).margins is tier.margins
 
 
