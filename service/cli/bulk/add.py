@@ -17,7 +17,14 @@ from service.cli.bulk.target import ready_collection
 from service.cli.connection import collection_option, connected, exit_status, model_option, server_options
 from service.cli.output import count_of_images
 from service.cli.upkeep import attribute_option
+from service.errors import shorten
 from service.retrieval.schema import is_text
+
+
+def _prefix(_: click.Context, __: click.Parameter, given: str) -> str:
+    if not is_text(given):
+        raise click.BadParameter(f"{shorten(given)}; expected UTF-8")
+    return given
 
 
 @click.command()
@@ -34,7 +41,13 @@ from service.retrieval.schema import is_text
     metavar="FILE",
     help="Write every file that can't be used to FILE: JSON lines of id, code and message.",
 )
-@click.option("--prefix", default="", metavar="TEXT", help="Begin every id with TEXT, for instance cam2/.")
+@click.option(
+    "--prefix",
+    default="",
+    metavar="TEXT",
+    callback=_prefix,
+    help="Begin every id with TEXT, for instance cam2/.",
+)
 @click.option("--replace", is_flag=True, help="Write over items of the same id that other files made.")
 @click.option("--checksum", is_flag=True, help="Read every file, instead of trusting its size and time.")
 @engine_options

@@ -86,8 +86,9 @@ def content_of(place: Path | TarMember) -> bytes:
     """The bytes of an image.
 
     Raises:
-        Unusable: they can't be read, are more than fit a message, or the archive ends before them.
+        Unusable: as `stamp_of`; or they can't be read, or the archive ends before them.
     """
+    stamp_of(place)  # opening a pipe would wait for a writer
     try:
         if isinstance(place, Path):
             with place.open("rb") as file:

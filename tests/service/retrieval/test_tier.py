@@ -132,8 +132,11 @@ def test_margins_are_measured_where_theory_falls_short() -> None:
 
 
 def test_a_tier_that_does_not_pay_says_so() -> None:
-    """One cloud of a few dimensions: most rows are about as near as the nearest."""
+    """A cloud, of which most rows are about as near as the nearest, and vectors of all directions alike."""
     random = np.random.default_rng(1)
     cloud = (1 + 0.001 * random.standard_normal((600, 512))).astype(np.float32)
     assert not renewed(None, filled(cloud).view(), Metric.COSINE).useful
+    everywhere = random.standard_normal((8000, 128)).astype(np.float32)  # scores a sixth or more
+    everywhere /= np.linalg.norm(everywhere, axis=1, keepdims=True)
+    assert not renewed(None, filled(everywhere).view(), Metric.COSINE).useful
     assert renewed(None, filled(drawn(4000, 1, dimension=256, centers=40)).view(), Metric.COSINE).useful
