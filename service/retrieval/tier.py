@@ -23,8 +23,8 @@ from service.retrieval.stopping import Stop, Stopped, never
 # Longer vectors are compared exactly always: the directions alone would take 16 MiB and more.
 MAX_DIMENSION = 4096
 # Beyond this share of all rows scored exactly the scan before it isn't worth while: measured at 30k × 128 and
-# × 512, one core. At 0.16 comparing everything is twice as quick for one query, and five times for sixteen; at
-# 0.05 about as quick for sixteen. Vectors of float16 gain up to 0.1.
+# × 512, one core. At 0.16 comparing everything is twice as quick for one query and five times for sixteen,
+# at 0.05 about as quick for sixteen. Vectors of float16 gain up to 0.1.
 _MAX_SCORED_SHARE = 1 / 8
 # The mean holds until the collection has grown this much, and the margins until of its rows this share came
 # since: they may be unlike those that were there.
