@@ -41,6 +41,9 @@ _QUERIES_AT_ONCE = 16
 _SPARE = 4
 # Where more come close, everything is compared.
 _MAX_SCORED_SHARE = 0.25
+# Likewise where the tier lacks more of the rows, as in a rush of writes: these are scored for each query,
+# which takes three times as long for sixteen, and memory for each pair.
+_MAX_UNCOVERED_SHARE = 1 / 8
 
 
 def search(
@@ -64,7 +67,7 @@ def search(
     rows = Rows(segments, kept)
     if tier is not None and recall < 1 and top_k <= MAX_TOP_K and len(queries):
         few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _FEW_ROWS)
-        if rows.live > few:
+        if rows.live > few and tier.uncovered(segments) <= _MAX_UNCOVERED_SHARE * rows.live:
             z, starts = tier.margins.z(recall), range(0, len(queries), _QUERIES_AT_ONCE)
             parts = (queries[start : start + _QUERIES_AT_ONCE] for start in starts)
             return [hits for part in parts for hits in _Search(tier, rows, metric, part, top_k, z).run()]

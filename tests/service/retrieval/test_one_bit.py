@@ -224,6 +224,21 @@ def test_rows_that_came_after_the_tier_are_found(
     assert ids == [str(ROWS + 699)]
 
 
+def test_everything_is_compared_while_the_tier_lacks_many_rows(
+    segments: Segments, own_tier: Tier, vectors: NDArray[np.float32], few_compared: list[int]
+) -> None:
+    more = drawn(3000, 5)
+    filled(more[:1000], segments=segments)
+    search(own_tier, segments)
+    assert few_compared == []
+    filled(more[1000:], segments=segments)
+    given = search(own_tier, segments)
+    assert few_compared == [len(QUERIES)]
+    assert given == nearest(np.concatenate([vectors, more]), Metric.COSINE, QUERIES, 10)
+    search(renewed(own_tier, segments.view(), Metric.COSINE), segments)
+    assert few_compared == [len(QUERIES)]
+
+
 def test_rows_that_were_replaced_and_moved_are_found_where_they_are(
     segments: Segments, own_tier: Tier, vectors: NDArray[np.float32]
 ) -> None:
