@@ -73,6 +73,10 @@ def connected(address: str, timeout_s: float) -> Iterator[Client]:
     with Client(address, timeout=timeout_s) as client:
         try:
             yield client
+        except UnicodeEncodeError as error:  # of what was typed; files' names have been made UTF-8
+            raise click.ClickException(
+                f"{error.object!r} isn't UTF-8; expected names and ids that are"
+            ) from error
         except Unavailable as error:
             if error.request_id:  # the server said so itself: it is loading or draining
                 raise click.ClickException(error.message) from error

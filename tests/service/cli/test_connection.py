@@ -24,3 +24,9 @@ def test_a_deadline_says_how_long_it_was(error: DeadlineExceeded, said: str) -> 
     with pytest.raises(click.ClickException) as told, connected("127.0.0.1:1", 2.5):
         raise error
     assert told.value.message == said
+
+
+def test_a_name_that_is_no_utf_8() -> None:
+    with pytest.raises(click.ClickException) as told, connected("127.0.0.1:1", 2.5) as client:
+        client.count("caf\udce9")
+    assert told.value.message == r"'caf\udce9' isn't UTF-8; expected names and ids that are"

@@ -335,3 +335,11 @@ def test_a_vector_is_taken_only_of_an_item_that_has_the_content_still(
     client.delete(collection, ["c"])
     assert stored.holders(["a", "b", "c", "d"]) == {"a": "a", "b": "b", "c": "c"}
     assert stored.vectors({"a": "a", "b": "b", "c": "c"}).keys() == {"a"}
+
+
+def test_a_prefix_that_is_no_utf_8(fovea_command: Fovea, collection: str, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture(0))
+    done = fovea_command("index", "add", tmp_path, "--collection", collection, "--prefix", "caf\udce9/")
+    assert done.exit_code == 2
+    assert "--prefix" in done.stderr
+    assert "expected UTF-8" in done.stderr
