@@ -81,7 +81,8 @@ def evaluate_command(
     """Measure how well pictures of a class find each other.
 
     FOLDER has a folder of pictures for each class. Each picture is searched for among the others; one of the
-    same class is a right answer. A picture never finds itself, or a copy of its file. Recall@K is the share
+    same class is a right answer. A picture never finds itself, or a copy of its file; one of more than 100
+    copies is no query. Recall@K is the share
     of queries with a right answer among the first K; mAP is over the whole ranking, mAP@R over its first R,
     the number of right answers. Beside exact search stands what the index finds, and its share of the true
     10 nearest.

@@ -14,6 +14,8 @@ from service.cli.quality.labelled import Pictures
 from service.cli.quality.ranking import Scores, Tally, places
 
 TOP_K = 10
+# The index is asked for so many more, and gives 1,000 at most, unless configured.
+MOST_COPIES = 100
 _QUERIES_AT_ONCE = 64
 # Scores of the same vectors differ in the last bits from one engine to another.
 _EQUALLY_NEAR = 1e-5
@@ -56,16 +58,21 @@ class Evaluation:
 def chosen_queries(asked: Pictures, gallery: Pictures, most: int, seed: int) -> tuple[list[int], int]:
     """Pictures that have a label and another picture of it in the gallery: at most so many, at random.
 
+    Those of which the gallery has more than 100 copies, such as a stand-in for missing ones, are left out.
+
     Returns:
         Their rows, and how many there would be in all.
     """
     known = _Gallery(gallery)
     in_class = Counter(gallery.labels)
-    able = [
-        row
-        for row, label in enumerate(asked.labels)
-        if label and in_class[label] > sum(gallery.labels[copy] == label for copy in known.copies(asked, row))
-    ]
+
+    def can_be_asked(row: int, label: str) -> bool:
+        copies = known.copies(asked, row)
+        return len(copies) <= MOST_COPIES and in_class[label] > sum(
+            gallery.labels[copy] == label for copy in copies
+        )
+
+    able = [row for row, label in enumerate(asked.labels) if label and can_be_asked(row, label)]
     order = np.random.default_rng(seed).permutation(len(able))[:most]
     return [able[number] for number in order.tolist()], len(able)
 

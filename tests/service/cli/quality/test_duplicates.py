@@ -1,6 +1,7 @@
 """fovea index duplicates, over a real server: photographs' copies, and pictures that only look alike."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,12 @@ def test_names_in_a_page_are_text(fovea_command: Fovea, album: Path) -> None:
 
 def test_broken_files_are_listed(fovea_command: Fovea, album: Path) -> None:
     (album / "broken.jpg").write_bytes(BROKEN)
+    os.mkfifo(album / "pipe.jpg")  # opening it would wait for a writer
     done = fovea_command("index", "duplicates", "album")
     assert done.exit_code == 1
     assert "2 groups with 4" in done.stdout
-    assert "1 of 14 files can't be compared:" in done.stderr
+    assert "2 of 15 files can't be compared:" in done.stderr
+    assert "pipe.jpg: isn't a regular file; expected an image file" in done.stderr
     assert "broken.jpg: " in done.stderr
 
 

@@ -1,6 +1,7 @@
 """fovea index evaluate, over a real server on classes that the colors model tells apart."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from fovea import Client, Item
 from PIL import Image
 
+from service.cli.quality import evaluation
 from service.cli.quality.temporary import LEFT_AFTER_S
 from tests.client.pictures import BROKEN, file_bytes, of_class
 from tests.packages import LABELS
@@ -171,13 +173,28 @@ def test_contact_sheets(fovea_command: Fovea, classes: Path) -> None:
     assert "sheet.pdf is neither a .png nor a .html file" in refused.stderr
 
 
+def test_a_picture_of_which_there_are_very_many_is_no_query(
+    fovea_command: Fovea, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "MOST_COPIES", 3)
+    missing = file_bytes(of_class(0, 20))
+    for number in range(3):
+        (classes / "red" / f"missing-{number}.png").write_bytes(missing)
+    assert measured(fovea_command, "classes")["queries"] == 39
+    (classes / "green" / "missing.png").write_bytes(missing)
+    found = measured(fovea_command, "classes")
+    assert (found["queries"], found["images"]) == (36, 40)
+
+
 def test_broken_files_are_listed(fovea_command: Fovea, classes: Path) -> None:
+    os.mkfifo(classes / "red" / "pipe.jpg")  # opening it would wait for a writer
     (classes / "red" / "broken.jpg").write_bytes(BROKEN)
     (classes / "red" / "empty.png").symlink_to("nowhere.png")
     done = fovea_command("index", "evaluate", "classes")
     assert done.exit_code == 1
     assert done.stdout.startswith("36 queries of 3 classes")
-    assert "2 of 38 files can't be used:" in done.stderr
+    assert "3 of 39 files can't be used:" in done.stderr
+    assert "red/pipe.jpg: isn't a regular file; expected an image file" in done.stderr
     assert "red/broken.jpg: " in done.stderr
     assert "red/empty.png: can't be read: No such file or directory" in done.stderr
 
