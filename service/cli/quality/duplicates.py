@@ -126,9 +126,8 @@ def duplicates_command(
         found = groups(pictures, vectors, max_bits, threshold) if threshold is not None else []
     broken.show(total, "files can't be compared")
     copies = sum(len(group) - 1 for group in found)
-    about = (
-        f"{len(found):,} groups with {copies:,} more than one of each, in {count_of_images(total)} of {name}"
-    )
+    number = "1 group" if len(found) == 1 else f"{len(found):,} groups"
+    about = f"{number} with {copies:,} more than one of each, in {count_of_images(total)} of {name}"
     if threshold is not None:
         about += f"; at most {max_bits} bits differ, cosine at least {threshold:.4f} ({how})"
     pages = write_pages(page, about, found, per_page) if page is not None else []

@@ -144,6 +144,12 @@ def test_names_in_a_page_are_text(fovea_command: Fovea, album: Path) -> None:
     assert "<b>&amp;.png" not in page
 
 
+def test_one_group_is_no_groups(fovea_command: Fovea, album: Path) -> None:
+    (album / "copies" / "1-large.png").unlink()
+    done = fovea_command("index", "duplicates", "album")
+    assert done.stdout.startswith("1 group with 3 more than one of each, in 12 images of album")
+
+
 def test_broken_files_are_listed(fovea_command: Fovea, album: Path) -> None:
     (album / "broken.jpg").write_bytes(BROKEN)
     os.mkfifo(album / "pipe.jpg")  # opening it would wait for a writer
