@@ -64,7 +64,7 @@ class Found:
 
     Attributes:
         answers: in the queries' order.
-        model: that embedded the images, if there were any.
+        model: that made the queries' vectors: of images, or of stored items where it is loaded.
     """
 
     answers: list[list[Neighbor] | RequestError]
@@ -124,17 +124,23 @@ class Searches:
             started, before_s = time.perf_counter(), 0.0
             answers = await self._threads.read(partial(self._find, spec, vectors, wanted), deadline)
         else:
-            answers, before_s = await self._threads.read(partial(self._find_at_once, wanted), deadline)
+            answers, model, before_s = await self._threads.read(partial(self._find_at_once, wanted), deadline)
         self._metrics.search.observe(time.perf_counter() - started - before_s)
         return Found(answers, model)
 
-    def _find_at_once(self, wanted: Search) -> tuple[list[list[Neighbor] | RequestError], float]:
-        """Without images a search goes to a thread once; and how many seconds passed before it began."""
+    def _find_at_once(
+        self, wanted: Search
+    ) -> tuple[list[list[Neighbor] | RequestError], Model | None, float]:
+        """Without images a search goes to a thread once; the model that made stored queries' vectors, and how
+        many seconds passed before the search began.
+        """
         started = time.perf_counter()
         spec, sources = self._sources(wanted)
         vectors = [source for source in sources if isinstance(source, RequestError | np.ndarray)]
+        stored = any(isinstance(query, StoredItem) for query in wanted.queries)
+        model = self._embedder.model_of(spec) if stored else None
         before_s = time.perf_counter() - started
-        return self._find(spec, vectors, wanted), before_s
+        return self._find(spec, vectors, wanted), model, before_s
 
     def _sources(self, wanted: Search) -> tuple[CollectionSpec, list[Source]]:
         """What the collection is made of, and the queries with vectors or errors for stored ids."""

@@ -104,6 +104,17 @@ def test_search_by_image_vector_and_id_agree_with_brute_force(stub: Stub, photos
     assert attributes["name"].string_value == f"image {number} ☃"
 
 
+def test_a_reply_names_the_model_that_made_the_query_vectors(stub: Stub, photos_collection: str) -> None:
+    def model(*queries: pb.SearchQuery) -> str:
+        request = pb.SearchRequest(collection=photos_collection, queries=queries)
+        return str(stub.Search(request, timeout=TIMEOUT_S).model.name)
+
+    stored, own = pb.SearchQuery(id="3"), pb.SearchQuery(vector=vector(embedding(3)))
+    assert model(stored) == "colors"
+    assert model(own, stored) == "colors"
+    assert model(own) == ""  # nobody here knows what made it
+
+
 def test_the_default_is_ten_neighbours_and_no_more_than_there_are(stub: Stub, photos_collection: str) -> None:
     query = [pb.SearchQuery(image=image(1))]
     reply = stub.Search(pb.SearchRequest(collection=photos_collection, queries=query), timeout=TIMEOUT_S)

@@ -1034,7 +1034,9 @@ class SearchResponse(google.protobuf.message.Message):
 
     @property
     def model(self) -> fovea.v1.model_pb2.ModelVersion:
-        """The model that embedded the query images, if there were any."""
+        """The model that made the query vectors: of images, or of stored items where it
+        is loaded. Absent where all came with the request.
+        """
 
     def __init__(
         self,
