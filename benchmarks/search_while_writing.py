@@ -61,6 +61,7 @@ def main() -> None:
             fill(server.address, clusters, rows)
             written = rows
             for number in range(rounds):
+                flush(server.address)  # else the round before would still be worked on
                 quiet += uvloop.run(round_of(server.address, searches, [], seconds))
                 writes = write_messages(clusters, rows, written, seconds, number)
                 written += len(writes) * ITEMS_PER_MESSAGE // 2
@@ -96,6 +97,10 @@ def fill(address: str, clusters: Clusters, rows: int) -> None:
     vectors = clusters.drawn(rows, 1)
     parts = (slice(start, start + 200) for start in range(0, rows, 200))
     wire.upsert_all(address, (wire.upsert_message(part.start, vectors[part]) for part in parts))
+
+
+def flush(address: str) -> None:
+    """Have the server finish what it does in the background."""
     wire.call(address, "Flush", pb.FlushRequest(collection=wire.COLLECTION), pb.FlushResponse)
 
 

@@ -24,6 +24,8 @@ _KEPT = 0.99
 _UNLIKE_PASSED = 0.01
 # A model may see no difference in what was altered here; copies are altered in other ways too.
 _HIGHEST = 0.98
+ALTERED = "copies at JPEG quality 50, at half the size or 1.1 times as bright"
+"""What the threshold was measured on; each copy is altered in one of these ways."""
 _SHORT_SIDE = 512
 _LEAST_HALVED = 64
 

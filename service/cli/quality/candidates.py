@@ -51,10 +51,33 @@ class Hashed:
     seen: list[Seen]
 
 
-def stored_places(client: Client, collection: Collection, folder: Path | None) -> Iterator[Place]:
-    """Each item with its file, by its attributes, or by its id inside `folder`."""
-    for item in client.scan(collection.name):
-        yield Place(item.id, place_of(item.attributes, item.id, folder))
+def stored_places(client: Client, collection: Collection, folder: Path | None) -> Iterable[Place]:
+    """Each item with its file, by its attributes, or by its id inside `folder`.
+
+    Raises:
+        click.ClickException: `folder` has none of them.
+    """
+    places = (
+        Place(item.id, place_of(item.attributes, item.id, folder)) for item in client.scan(collection.name)
+    )
+    return places if folder is None else _inside(list(places), folder, collection.name)
+
+
+def _inside(places: list[Place], folder: Path, collection: str) -> list[Place]:
+    elsewhere = sum(each.place != folder / each.id for each in places)
+    if places and elsewhere == len(places):
+        raise click.ClickException(
+            f"{folder} has no picture of collection {collection!r}; expected files named as its ids, for "
+            f"instance {folder / places[0].id}. Without a folder they are read from where their path and uri "
+            "say; without --collection the folder's own pictures are compared"
+        )
+    if elsewhere:
+        click.echo(
+            f"{elsewhere:,} of {len(places):,} images of collection {collection!r} aren't in {folder}: they "
+            "are read from where their path and uri say",
+            err=True,
+        )
+    return places
 
 
 def hash_all(places: Iterable[Place], total: int, broken: BrokenList) -> Hashed:

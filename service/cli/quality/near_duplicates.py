@@ -14,6 +14,9 @@ from service.cli.quality.near_pairs import Groups, near_pairs
 from service.cli.quality.perceptual_hash import Seen, signs
 
 _PAIRS_AT_ONCE = 4096
+NEARLY_EQUAL_BITS = 2
+"""Hashes this near are seldom of different pictures, whatever the cosine says."""
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ class Member:
     cosine: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was found among pictures.
+
+    Attributes:
+        groups: of near-duplicates, the largest first; the first member of each is the one to keep.
+        left_out: how many further pairs have nearly equal hashes, but a lower cosine.
+        highest: the few of these with the highest cosine.
+    """
+
+    groups: list[list[Member]]
+    left_out: int
+    highest: list[list[Member]]
+
+
 def candidates(pictures: Hashed, most_bits: int) -> list[int]:
     """Numbers of the pictures whose hash is near another one's, ascending."""
     near = np.zeros(len(pictures.seen), np.bool_)
@@ -45,7 +63,7 @@ def candidates(pictures: Hashed, most_bits: int) -> list[int]:
 
 def groups(
     pictures: Hashed, vectors: Mapping[str, NDArray[np.float32]], most_bits: int, threshold: float
-) -> list[list[Member]]:
+) -> Found:
     """What hangs together by pairs that pass both tests: the largest group first.
 
     The first member of a group has the most pixels, then the most bytes: the one to keep. As pairs make
@@ -59,7 +77,7 @@ def groups(
     """
     rows = [number for number, name in enumerate(pictures.ids) if name in vectors]
     if not rows:
-        return []
+        return Found([], 0, [])
     normalised = unit(np.stack([vectors[pictures.ids[number]] for number in rows]))
     all_signs = _signs(pictures)[rows]
     forest = Groups(len(rows))
@@ -69,7 +87,31 @@ def groups(
             cosines = np.einsum("ij,ij->i", normalised[left], normalised[right])
             for one, other in pairs[start : start + _PAIRS_AT_ONCE][cosines >= threshold].tolist():
                 forest.join(one, other)
-    return [_members(pictures, rows, normalised, group) for group in forest.several()]
+    left_out, highest = _left_out(all_signs, normalised, forest, most_bits)
+    return Found(
+        [_members(pictures, rows, normalised, group) for group in forest.several()],
+        left_out,
+        [_members(pictures, rows, normalised, pair) for pair in highest],
+    )
+
+
+def _left_out(
+    all_signs: NDArray[np.float32], normalised: NDArray[np.float32], forest: Groups, most_bits: int
+) -> tuple[int, list[list[int]]]:
+    """How many pairs of nearly equal hashes aren't in one group, and those with the highest cosines."""
+    roots = np.array([forest.find(element) for element in range(len(all_signs))])
+    count = 0
+    best: list[tuple[float, int, int]] = []
+    for pairs in near_pairs(all_signs, min(most_bits, NEARLY_EQUAL_BITS)):
+        apart = pairs[roots[pairs[:, 0]] != roots[pairs[:, 1]]]
+        count += len(apart)
+        for start in range(0, len(apart), _PAIRS_AT_ONCE):
+            left, right = apart[start : start + _PAIRS_AT_ONCE].T
+            cosines = np.einsum("ij,ij->i", normalised[left], normalised[right])
+            for number in np.argsort(-cosines, kind="stable")[:_MOST_NAMED]:
+                best.append((-float(cosines[number]), int(left[number]), int(right[number])))
+            best = sorted(best)[:_MOST_NAMED]
+    return count, [[one, other] for _, one, other in best]
 
 
 def _members(
