@@ -37,7 +37,7 @@ class AsyncCaller:
     ) -> Result:
         """An operation on one value; raises its error."""
         message = await asyncio.to_thread(operation.message, source)
-        return operation.only(await self.call(method, operation.request([message]), timeout))
+        return operation.only(message, await self.call(method, operation.request([message]), timeout))
 
     async def many(
         self,

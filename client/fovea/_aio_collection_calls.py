@@ -26,11 +26,11 @@ class AsyncCollectionCalls:
         *,
         model: str | None = None,
         version: str | None = None,
-        metric: str = "cosine",
+        metric: str | None = None,
         dimension: int | None = None,
         fingerprint: str | None = None,
         attributes: Mapping[str, AttributeType] | None = None,
-        storage: str = "float32",
+        storage: str | None = None,
         exist_ok: bool = False,
         timeout: float | None = None,
     ) -> Collection:
@@ -41,9 +41,13 @@ class AsyncCollectionCalls:
         try:
             reply = await self._caller.call(self._retrieval.CreateCollection, request, timeout)
         except AlreadyExists:
-            if exist_ok:
-                return await self.collection(name, timeout=timeout)
-            raise
+            if not exist_ok:
+                raise
+            there = await self.collection(name, timeout=timeout)
+            _collections.check_same(
+                there, model, version, metric, dimension, fingerprint, attributes, storage
+            )
+            return there
         return _collections.read_collection(reply.collection)
 
     async def collections(self, *, timeout: float | None = None) -> list[Collection]:

@@ -43,7 +43,8 @@ class Caller:
         self, method: Any, operation: Operation[Source, Result], source: Source, timeout: float | None
     ) -> Result:
         """An operation on one value; raises its error."""
-        return operation.only(self.call(method, operation.request([operation.message(source)]), timeout))
+        message = operation.message(source)
+        return operation.only(message, self.call(method, operation.request([message]), timeout))
 
     def many(
         self,

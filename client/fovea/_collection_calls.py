@@ -25,11 +25,11 @@ class CollectionCalls:
         *,
         model: str | None = None,
         version: str | None = None,
-        metric: str = "cosine",
+        metric: str | None = None,
         dimension: int | None = None,
         fingerprint: str | None = None,
         attributes: Mapping[str, AttributeType] | None = None,
-        storage: str = "float32",
+        storage: str | None = None,
         exist_ok: bool = False,
         timeout: float | None = None,
     ) -> Collection:
@@ -39,17 +39,19 @@ class CollectionCalls:
             name: 1 to 128 letters, digits, '_', '-' and '.', starting with a letter or digit.
             model: makes its vectors; default: the server's default model.
             version: of the model.
-            metric: "cosine", "inner_product" or "l2".
+            metric: "cosine", "inner_product" or "l2". Default: "cosine".
             dimension: for vectors that the caller brings, instead of a model.
             fingerprint: with `dimension`: what makes the vectors; others are then refused.
             attributes: name → "string", "int", "float" or "bool": those that filters and groups go by.
                 Others are stored and returned, no more.
-            storage: "float32", or "float16", which takes half the room.
-            exist_ok: give the collection of that name, whatever it is made of, if there is one.
+            storage: "float32", or "float16", which takes half the room. Default: "float32".
+            exist_ok: give the collection of that name, if there is one; what is stated here must hold for it,
+                and it may declare more attributes.
             timeout: in seconds.
 
         Raises:
             AlreadyExists: the name is taken, and `exist_ok` is false.
+            FailedPrecondition: with `exist_ok`: the collection that is there is another one than stated.
         """
         request = _collections.create_request(
             name, model, version, metric, dimension, fingerprint, attributes, storage
@@ -57,9 +59,13 @@ class CollectionCalls:
         try:
             reply = self._caller.call(self._retrieval.CreateCollection, request, timeout)
         except AlreadyExists:
-            if exist_ok:
-                return self.collection(name, timeout=timeout)
-            raise
+            if not exist_ok:
+                raise
+            there = self.collection(name, timeout=timeout)
+            _collections.check_same(
+                there, model, version, metric, dimension, fingerprint, attributes, storage
+            )
+            return there
         return _collections.read_collection(reply.collection)
 
     def collections(self, *, timeout: float | None = None) -> list[Collection]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from fovea._checks import at_least_one
 from fovea._retrieval import read_error
+from fovea.errors import FailedPrecondition
 from fovea.types import AttributeType, Collection, ReembedProgress, Snapshot, UpsertResult
 from fovea.v1 import retrieval_pb2
 
@@ -32,17 +33,19 @@ def create_request(
     name: str,
     model: str | None,
     version: str | None,
-    metric: str,
+    metric: str | None,
     dimension: int | None,
     fingerprint: str | None,
     attributes: Mapping[str, AttributeType] | None,
-    storage: str,
+    storage: str | None,
 ) -> retrieval_pb2.CreateCollectionRequest:
     """The request that makes a collection.
 
     Raises:
         ValueError: an unknown metric, storage or type, or both a model and what stands for one.
     """
+    metric = "cosine" if metric is None else metric
+    storage = "float32" if storage is None else storage
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
     if storage not in STORAGES:
@@ -70,6 +73,42 @@ def create_request(
     request.external.dimension = at_least_one("dimension", dimension)
     request.external.fingerprint = fingerprint or ""
     return request
+
+
+def check_same(
+    there: Collection,
+    model: str | None,
+    version: str | None,
+    metric: str | None,
+    dimension: int | None,
+    fingerprint: str | None,
+    attributes: Mapping[str, AttributeType] | None,
+    storage: str | None,
+) -> None:
+    """See that a collection is as stated; what isn't stated may be anything.
+
+    Raises:
+        FailedPrecondition: it isn't; names both.
+    """
+    of_model = there.model or f"none that the server has loaded (fingerprint {there.fingerprint or 'none'})"
+    compared = (
+        ("model", model, there.model, of_model),
+        ("version", version, there.version, there.version or of_model),
+        ("metric", metric, there.metric, there.metric),
+        ("dimension", dimension, there.dimension, there.dimension),
+        ("fingerprint", fingerprint, there.fingerprint, there.fingerprint or "none"),
+        ("storage", storage, there.storage, there.storage),
+    )
+    for what, stated, found, shown in compared:
+        if stated and stated != found:
+            raise FailedPrecondition(f"collection {there.name!r} has {what} {shown}, not {stated}")
+    for attribute, declared in (attributes or {}).items():
+        if there.attributes.get(attribute) != declared:
+            found = there.attributes.get(attribute, "nothing")
+            raise FailedPrecondition(
+                f"collection {there.name!r} declares attribute {attribute!r} as {found}, not as {declared}; "
+                "a collection's attributes are set when it is made"
+            )
 
 
 def read_collection(collection: retrieval_pb2.Collection) -> Collection:

@@ -202,7 +202,8 @@ class ItemCalls:
                 `fovea.SearchOptions`.
 
         Raises:
-            InvalidArgument: the image, the vector or an option can't be used.
+            InvalidImage: the image can't be used.
+            InvalidArgument: the vector or an option can't be used.
             NotFound: no such collection or item.
             FailedPrecondition: the vector comes from another model.
         """

@@ -38,6 +38,10 @@ class Operation(ABC, Generic[Source, Result]):
     def read(self, reply: Any) -> list[Result | FoveaError]:
         """The unary reply's results."""
 
+    def told(self, message: Any, result: Result | FoveaError) -> Result | FoveaError:
+        """The result of one message, as the caller is told it."""
+        return result
+
     def part(self, source: Source) -> Message | FoveaError:
         """Like `message`; a file that can't be sent is that part's own error."""
         try:
@@ -64,29 +68,29 @@ class Operation(ABC, Generic[Source, Result]):
         Raises:
             Internal: the server gave another number of results.
         """
-        answers = iter(self._exactly(len(batch.messages), [] if reply is None else self.read(reply)))
+        answers = iter([] if reply is None else self._answers(batch.messages, reply))
         return [part if isinstance(part, FoveaError) else next(answers) for part in batch.parts]
 
     def failed(self, batch: Batch, error: FoveaError) -> list[Result | FoveaError]:
         """The results of a batch whose request failed: its own errors stay in their places."""
         return [part if isinstance(part, FoveaError) else error for part in batch.parts]
 
-    def only(self, reply: Any) -> Result:
+    def only(self, message: Any, reply: Any) -> Result:
         """The result of a request with one part.
 
         Raises:
             FoveaError: that part's error.
         """
-        (result,) = self._exactly(1, self.read(reply))
+        (result,) = self._answers([message], reply)
         if isinstance(result, FoveaError):
             raise result
         return result
 
-    @staticmethod
-    def _exactly(expected: int, answers: list[Result | FoveaError]) -> list[Result | FoveaError]:
-        if len(answers) != expected:
-            raise Internal(f"the server gave {len(answers)} results where {expected} were asked for")
-        return answers
+    def _answers(self, messages: Sequence[Any], reply: Any) -> list[Result | FoveaError]:
+        answers = self.read(reply)
+        if len(answers) != len(messages):
+            raise Internal(f"the server gave {len(answers)} results where {len(messages)} were asked for")
+        return [self.told(message, answer) for message, answer in zip(messages, answers, strict=True)]
 
 
 class StreamOperation(Operation[Source, Result]):

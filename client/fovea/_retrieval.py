@@ -10,7 +10,7 @@ from fovea._checks import at_least_one
 from fovea._filters import filter_message, read_attributes, value_message
 from fovea._images import to_message
 from fovea._operations import Operation, StreamOperation
-from fovea.errors import FoveaError, from_status
+from fovea.errors import FoveaError, InvalidArgument, InvalidImage, from_status
 from fovea.filters import Filter
 from fovea.options import SearchOptions
 from fovea.types import Embedding, GroupBy, Item, Neighbor, Query, QueryExpansion, StoredItem
@@ -18,6 +18,8 @@ from fovea.v1 import model_pb2, retrieval_pb2
 
 # The server's limit on queries × top_k; a batch of queries is split to stay below it.
 _MAX_NEIGHBORS = 10_000
+# How the server begins what it says of an item's id and attributes; all else is about its image.
+_NOT_OF_THE_IMAGE = ("item ", "an item's ", "attribute ")
 
 
 class Upsert(StreamOperation[Item, None]):
@@ -51,6 +53,11 @@ class Upsert(StreamOperation[Item, None]):
 
     def read(self, reply: retrieval_pb2.UpsertResponse) -> list[FoveaError | None]:
         return [read_error(result) for result in reply.results]
+
+    def told(self, message: retrieval_pb2.UpsertItem, result: FoveaError | None) -> FoveaError | None:
+        if message.HasField("image") and result and not result.message.startswith(_NOT_OF_THE_IMAGE):
+            return _of_image(result)
+        return result
 
 
 def read_error(result: retrieval_pb2.UpsertResult) -> FoveaError | None:
@@ -95,6 +102,19 @@ class Search(Operation[Query, list[Neighbor]]):
             ]
             for result in reply.results
         ]
+
+    def told(
+        self, message: retrieval_pb2.SearchQuery, result: list[Neighbor] | FoveaError
+    ) -> list[Neighbor] | FoveaError:
+        # Options that can't be met fail the whole request, so that nothing is left but the image.
+        if message.HasField("image") and isinstance(result, FoveaError):
+            return _of_image(result)
+        return result
+
+
+def _of_image(error: FoveaError) -> FoveaError:
+    """The same error; an invalid argument is an invalid image."""
+    return InvalidImage(error.message) if type(error) is InvalidArgument else error
 
 
 def _wanted(

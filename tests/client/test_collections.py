@@ -166,7 +166,7 @@ def test_a_stream_of_items(client: Client, name: str, tmp_path: Path) -> None:
     expected.insert(71, "gone")
     assert ids(results) == expected
     assert {result.id: type(result.error) for result in results if result.error} == {
-        "bad": fovea.InvalidArgument,
+        "bad": fovea.InvalidImage,
         "gone": fovea.InvalidImage,
     }
     assert client.count(name) == 99

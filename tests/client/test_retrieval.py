@@ -64,12 +64,95 @@ def test_a_collection_that_exists_may_be_asked_for_again(client: Client, collect
     assert again.count > 0
 
 
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"dimension": 3}, "has dimension 2, not 3"),
+        ({"dimension": 2, "fingerprint": "other"}, "has fingerprint mine, not other"),
+        ({"metric": "cosine"}, "has metric l2, not cosine"),
+        ({"storage": "float32"}, "has storage float16, not float32"),
+        ({"model": "colors"}, r"has model none that the server has loaded \(fingerprint mine\), not colors"),
+        ({"attributes": {"year": "string"}}, "'year' as int, not as string"),
+        ({"attributes": {"month": "int"}}, "'month' as nothing, not as int"),
+    ],
+)
+async def test_a_collection_that_exists_must_be_as_stated(
+    client: Client, server: ServerProcess, stated: dict[str, Any], words: str
+) -> None:
+    made = client.create_collection(
+        "stated",
+        metric="l2",
+        dimension=2,
+        fingerprint="mine",
+        storage="float16",
+        attributes={"year": "int", "label": "string"},
+    )
+    try:
+        with pytest.raises(fovea.FailedPrecondition, match=f"'stated' .*{words}"):
+            client.create_collection("stated", exist_ok=True, **stated)
+        async with fovea.AsyncClient(server.address) as aio:
+            with pytest.raises(fovea.FailedPrecondition, match=f"'stated' .*{words}"):
+                await aio.create_collection("stated", exist_ok=True, **stated)
+            assert await aio.create_collection("stated", attributes={"year": "int"}, exist_ok=True) == made
+        assert client.create_collection("stated", metric="l2", dimension=2, exist_ok=True) == made
+    finally:
+        client.drop_collection("stated")
+
+
+def test_a_collection_of_a_model_must_be_of_the_model_stated(client: Client, collection: str) -> None:
+    assert client.create_collection(collection, model="colors", exist_ok=True).model == "colors"
+    with pytest.raises(fovea.FailedPrecondition, match="has model colors, not broken"):
+        client.create_collection(collection, model="broken", exist_ok=True)
+
+
+@pytest.mark.parametrize("image", [BROKEN, b"", b"a text", file_bytes(of_class(0), "JPEG")[:-300]])
+async def test_a_picture_that_cannot_be_used_is_told_as_such(
+    client: Client, server: ServerProcess, collection: str, image: bytes
+) -> None:
+    bad = Item("bad", image=image)
+    with pytest.raises(fovea.InvalidImage):
+        client.search(collection, image=image)
+    (result,) = client.upsert(collection, [bad])
+    assert isinstance(result.error, fovea.InvalidImage)
+    (streamed,) = client.upsert_stream(collection, [bad])
+    assert isinstance(streamed.error, fovea.InvalidImage)
+    async with fovea.AsyncClient(server.address) as aio:
+        with pytest.raises(fovea.InvalidImage):
+            await aio.search(collection, image=image)
+        (result,) = await aio.upsert(collection, [bad])
+        assert isinstance(result.error, fovea.InvalidImage)
+        assert [type(each.error) async for each in aio.upsert_stream(collection, [bad])] == [
+            fovea.InvalidImage
+        ]
+
+
+def test_what_is_wrong_with_an_item_but_its_picture_is_not_the_pictures(client: Client) -> None:
+    client.create_collection("typed", attributes={"year": "int"})
+    image = of_class(0)
+    items = [
+        Item("", image=image),
+        Item("typed", image=image, attributes={"year": "2024"}),
+        Item("nan", image=image, attributes={"free": float("nan")}),
+        Item("large", image=image, attributes={"free": "x" * 2**17}),
+        Item("vector", vector=[float("nan")] * client.collection("typed").dimension),
+        Item("good", image=image),
+    ]
+    try:
+        errors = [result.error for result in client.upsert("typed", items)]
+        with pytest.raises(fovea.InvalidArgument) as refused:
+            client.search("typed", image=image, min_score=float("nan"))
+    finally:
+        client.drop_collection("typed")
+    assert [type(error) for error in errors] == [fovea.InvalidArgument] * 5 + [type(None)], errors
+    assert type(refused.value) is fovea.InvalidArgument
+
+
 def test_search_batch_fails_query_by_query(client: Client, collection: str) -> None:
     queries = [Query(image=of_class(2)), Query(image=BROKEN), Query(id="missing"), Query(id="r")]
     first, second, third, fourth = client.search_batch(collection, queries, top_k=1)
     assert isinstance(first, list)
     assert first[0].id == "b"
-    assert isinstance(second, fovea.InvalidArgument)
+    assert isinstance(second, fovea.InvalidImage)
     assert isinstance(third, fovea.NotFound)
     assert isinstance(fourth, list)
     with pytest.raises(ValueError, match="exactly one"):

@@ -1,7 +1,7 @@
 """The pictures among which near-duplicates are looked for: of a collection, or of a folder."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice

@@ -1,6 +1,6 @@
 """`fovea index duplicates`: which pictures are copies of each other, or nearly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from service.cli.connection import connected, exit_status, json_option, model_op
 from service.cli.output import count_of_images, print_json
 
 if TYPE_CHECKING:  # Pillow is loaded only when pictures are read
-    from service.cli.quality.near_duplicates import Member
+    from service.cli.quality.near_duplicates import Found, Member
 
 _MOST_PRINTED = 50
 
@@ -72,12 +72,14 @@ def duplicates_command(
 
     Among the images of a collection, whose `path` or `uri` is a file on this machine; or among the pictures
     of FOLDER, of which only those with near hashes are embedded. With both, the collection's images are
-    looked for in FOLDER by their ids. Pairs that pass both tests are joined to groups; the first picture of a
-    group has the most pixels, then the most bytes. Resized, compressed and brighter copies are found,
-    mirrored and strongly cropped ones aren't. Nothing is deleted.
+    looked for in FOLDER by their ids, and those that aren't there where `path` or `uri` says. Pairs that pass
+    both tests are joined to groups; the first picture of a group has the most pixels, then the most bytes.
+    Resized, compressed and brighter copies are found, mirrored and strongly cropped ones aren't. How many
+    pairs have nearly equal hashes but a lower cosine is said too: a lower --threshold takes them in. Nothing
+    is deleted.
     """
     # The decoder and Pillow are loaded only here.
-    from service.cli.quality.calibration import calibrate
+    from service.cli.quality.calibration import ALTERED, calibrate
     from service.cli.quality.candidates import (
         Place,
         embedded_vectors,
@@ -86,13 +88,13 @@ def duplicates_command(
         stored_vectors,
     )
     from service.cli.quality.duplicates_page import write_pages
-    from service.cli.quality.near_duplicates import candidates, groups
+    from service.cli.quality.near_duplicates import Found, candidates, groups
 
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter(f"{page} is no .html file", param_hint="--page")
     with connected(address, timeout_s) as client, BrokenList(None) as broken:
         there: Collection | None = None
-        places: Iterator[Place]
+        places: Iterable[Place]
         if folder is not None and collection is None:
             source = Folder(folder)
             places = (Place(entry.id, entry.place) for entry in source.entries())
@@ -114,7 +116,7 @@ def duplicates_command(
             measured = calibrate(client, pictures, model, version)
             threshold = measured.threshold
             how = (
-                f"{measured.copies_share:.1%} of {measured.copies:,} altered copies reach it, and "
+                f"{measured.copies_share:.1%} of {measured.copies:,} {ALTERED} reach it, and "
                 f"{measured.unlike_share:.2%} of pairs of different pictures"
             )
         ids = [pictures.ids[number] for number in near]
@@ -123,20 +125,45 @@ def duplicates_command(
         else:
             asked = [Place(pictures.ids[number], pictures.places[number]) for number in near]
             vectors = embedded_vectors(client, asked, model, version, broken)
-        found = groups(pictures, vectors, max_bits, threshold) if threshold is not None else []
+        found = groups(pictures, vectors, max_bits, threshold) if threshold is not None else Found([], 0, [])
     broken.show(total, "files can't be compared")
-    copies = sum(len(group) - 1 for group in found)
-    number = "1 group" if len(found) == 1 else f"{len(found):,} groups"
-    about = f"{number} with {copies:,} more than one of each, in {count_of_images(total)} of {name}"
+    about = f"{_counted(found.groups)} in {count_of_images(total)} of {name}"
     if threshold is not None:
-        about += f"; at most {max_bits} bits differ, cosine at least {threshold:.4f} ({how})"
-    pages = write_pages(page, about, found, per_page) if page is not None else []
+        about += (
+            f"; pairs differ in at most {max_bits} bits, with a cosine of at least {threshold:.4f} ({how})"
+        )
+    if any(len(group) > 2 for group in found.groups):
+        about += "; pairs make chains, so some of a group may differ more"
+    pages = write_pages(page, about, found, _left_out(found), per_page) if page is not None else []
     if as_json:
-        for group in found:
+        for group in found.groups:
             print_json({"members": [_fields(member) for member in group]})
+        if found.left_out:
+            click.echo(_left_out(found), err=True)
     else:
         _print(about, found, pages)
     exit_status(broken.count)
+
+
+def _counted(groups: Sequence[Sequence["Member"]]) -> str:
+    if not groups:
+        return "no near-duplicates"
+    copies = sum(len(group) - 1 for group in groups)
+    return f"{len(groups):,} group{'s' * (len(groups) > 1)} with {copies:,} more than one of each,"
+
+
+def _left_out(found: "Found") -> str:
+    """What the cosine kept out though the hash didn't; empty where there is nothing."""
+    from service.cli.quality.near_duplicates import NEARLY_EQUAL_BITS
+
+    if not found.left_out:
+        return ""
+    pairs = "1 further pair has" if found.left_out == 1 else f"{found.left_out:,} further pairs have"
+    highest = max(pair[1].cosine for pair in found.highest)
+    return (
+        f"{pairs} nearly equal hashes (at most {NEARLY_EQUAL_BITS} bits differ) but a lower cosine, up to "
+        f"{highest:.4f}; a lower --threshold takes them in"
+    )
 
 
 def _check_model(there: Collection | None, model: str | None) -> None:
@@ -160,15 +187,23 @@ def _fields(member: "Member") -> dict[str, object]:
     }
 
 
-def _print(about: str, found: Sequence[Sequence["Member"]], pages: Sequence[Path]) -> None:
+def _print(about: str, found: "Found", pages: Sequence[Path]) -> None:
     click.echo(about)
-    for group in found[:_MOST_PRINTED]:
+    _print_groups(found.groups[:_MOST_PRINTED])
+    if len(found.groups) > _MOST_PRINTED:
+        click.echo(f"… and {len(found.groups) - _MOST_PRINTED:,} more groups; see --page and --json")
+    if found.left_out:
+        more = "" if found.left_out == len(found.highest) else "; the highest of them"
+        click.echo(_left_out(found) + more + ":")
+        _print_groups(found.highest)
+    for page in pages:
+        click.echo(f"wrote {page}")
+
+
+def _print_groups(groups: Sequence[Sequence["Member"]]) -> None:
+    for group in groups:
         first, *others = group
         click.echo(f"{first.id}  {first.seen.width}×{first.seen.height}")
         for member in others:
             size = f"{member.seen.width}×{member.seen.height}"
             click.echo(f"  {member.id}  {size}, {member.bits} bits, cosine {member.cosine:.4f}")
-    if len(found) > _MOST_PRINTED:
-        click.echo(f"… and {len(found) - _MOST_PRINTED:,} more groups; see --page and --json")
-    for page in pages:
-        click.echo(f"wrote {page}")

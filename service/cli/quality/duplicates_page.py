@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import chain
 from pathlib import Path
 
-from service.cli.quality.near_duplicates import Member
+from service.cli.quality.near_duplicates import Found, Member
 from service.cli.quality.page import figure, write_page
 from service.cli.quality.thumbnails import data_uri, thumbnail
 
@@ -13,8 +14,10 @@ MAX_SHOWN = 24
 """Pictures of a group that are shown."""
 
 
-def write_pages(file: Path, about: str, found: Sequence[Sequence[Member]], per_page: int) -> list[Path]:
+def write_pages(file: Path, about: str, found: Found, left_out: str, per_page: int) -> list[Path]:
     """The groups, so many on a page: FILE.html, FILE-2.html and so on, which link to each other.
+
+    The pairs that the cosine kept out stand on the last one, under what is said of them.
 
     Returns:
         The pages.
@@ -22,15 +25,17 @@ def write_pages(file: Path, about: str, found: Sequence[Sequence[Member]], per_p
     Raises:
         click.ClickException: one can't be written.
     """
-    count = max(1, -(-len(found) // per_page))
+    count = max(1, -(-len(found.groups) // per_page))
     files = [
         file if number == 0 else file.with_name(f"{file.stem}-{number + 1}{file.suffix}")
         for number in range(count)
     ]
     for number, page in enumerate(files):
         start = number * per_page
-        part = found[start : start + per_page]
-        write_page(page, "Near-duplicates", about, _sections(part, start), _navigation(files, number))
+        sections = _sections(found.groups[start : start + per_page], start)
+        if page == files[-1]:
+            sections = chain(sections, _pairs(found.highest, left_out))
+        write_page(page, "Near-duplicates", about, sections, _navigation(files, number))
     return files
 
 
@@ -44,11 +49,19 @@ def _sections(found: Sequence[Sequence[Member]], start: int) -> Iterator[str]:
         yield f'<section><h2>{heading}</h2><div class="row">{figures}</div>{more}</section>'
 
 
+def _pairs(highest: Sequence[Sequence[Member]], left_out: str) -> Iterator[str]:
+    if highest:
+        yield f"<section><h2>Not taken in</h2><p>{escape(left_out)}. The highest:</p></section>"
+    for pair in highest:
+        figures = "".join(_figure(member, is_first=member is pair[0]) for member in pair)
+        yield f'<section><div class="row">{figures}</div></section>'
+
+
 def _figure(member: Member, *, is_first: bool) -> str:
     seen = member.seen
     lines = [f"{seen.width:,} × {seen.height:,}, {seen.size_bytes:,} bytes"]
     if not is_first:
-        lines.append(f"{member.bits} bits differ, cosine {member.cosine:.4f}")
+        lines.append(f"{member.bits} bits from the first, cosine {member.cosine:.4f}")
     picture = thumbnail(member.place, _SIDE)
     uri = data_uri(picture) if picture else None
     return figure(uri, _SIDE, member.id, lines, "first" if is_first else "", alt=member.id)

@@ -108,8 +108,8 @@ def _left_out(
         for start in range(0, len(apart), _PAIRS_AT_ONCE):
             left, right = apart[start : start + _PAIRS_AT_ONCE].T
             cosines = np.einsum("ij,ij->i", normalised[left], normalised[right])
-            for number in np.argsort(-cosines, kind="stable")[:_MOST_NAMED]:
-                best.append((-float(cosines[number]), int(left[number]), int(right[number])))
+            highest = np.argsort(-cosines, kind="stable")[:_MOST_NAMED].tolist()
+            best += [(-float(cosines[each]), int(left[each]), int(right[each])) for each in highest]
             best = sorted(best)[:_MOST_NAMED]
     return count, [[one, other] for _, one, other in best]
 

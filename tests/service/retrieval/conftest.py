@@ -28,7 +28,7 @@ LARGE_ENGINES: dict[str, Opener] = {
     "pgvector-hnsw": partial(open_pgvector, index_from_items=256),
     "milvus-lite-hnsw": open_lite,
 }
-if os.environ.get("FOVEA_TEST_MILVUS"):  # a real Milvus takes some seconds for each collection
+if os.environ.get("FOVEA_TEST_MILVUS") != "0":  # a real Milvus takes some seconds for each collection
     ENGINES["milvus"] = partial(open_standalone, index_type="flat")
     LARGE_ENGINES["milvus-hnsw"] = open_standalone
 # Those that may miss some of the nearest; and whose order of equally near items is not that of writing.

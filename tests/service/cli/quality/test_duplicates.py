@@ -74,10 +74,24 @@ def test_in_a_folder_and_in_a_collection(fovea_command: Fovea, album: Path) -> N
         album.rename(album.with_name("moved"))
         gone = fovea_command("index", "duplicates", *NAMED)
         assert gone.exit_code == 1
-        assert gone.stdout.startswith("0 groups with 0 more than one of each, in 13 images of collection")
+        assert gone.stdout.startswith("no near-duplicates in 13 images of collection 'near-duplicates'")
         assert "13 of 13 files can't be compared:" in gone.stderr
         assert "0.png: none of its path and uri is a file on this machine" in gone.stderr
         assert ids(groups_of(fovea_command, "moved", *NAMED)) == EXPECTED
+        # A folder that has none of them; and one that has some, as the others are where they were.
+        moved = album.with_name("moved")
+        wrong = fovea_command("index", "duplicates", moved / "copies", *NAMED)
+        assert wrong.exit_code == 1
+        assert wrong.stderr.startswith(
+            f"Error: {moved / 'copies'} has no picture of collection 'near-duplicates'; expected files named "
+            f"as its ids, for instance {moved / 'copies' / '0.png'}. "
+        )
+        album.mkdir()
+        (album / "1.png").write_bytes((moved / "1.png").read_bytes())
+        (moved / "1.png").unlink()
+        some = fovea_command("index", "duplicates", "moved", *NAMED)
+        assert some.exit_code == 0, some.output
+        assert "1 of 13 images of collection 'near-duplicates' aren't in moved: they are read" in some.stderr
     finally:
         fovea_command("index", "drop", "--yes", *NAMED)
 
@@ -101,19 +115,58 @@ def test_what_a_person_reads(fovea_command: Fovea, album: Path) -> None:
     assert done.exit_code == 0, done.output
     about, first, second, *rest = done.stdout.splitlines()
     assert re.fullmatch(
-        r"2 groups with 4 more than one of each, in 13 images of album; at most 10 bits differ, cosine at "
-        r"least 0\.\d{4} \(\d+\.\d% of 39 altered copies reach it, and \d+\.\d\d% of pairs of different "
-        r"pictures\)",
+        r"2 groups with 4 more than one of each, in 13 images of album; pairs differ in at most 10 bits, "
+        r"with a cosine of at least 0\.\d{4} \(\d+\.\d% of 39 copies at JPEG quality 50, at half the size "
+        r"or 1\.1 times as bright reach it, and \d+\.\d\d% of pairs of different pictures\); pairs make chains, so "
+        r"some of a group may differ more",
         about,
     )
     assert first == "0.png  320×240"
     assert second == "  copies/0-same.png  320×240, 0 bits, cosine 1.0000"
     assert rest[-1] == "wrote report.html"
     page = Path("report.html").read_text("utf-8")
-    assert page.count("<section>") == 2
-    assert page.count('src="data:image/jpeg;base64,') == 6
+    taken_in, _, left_out = page.partition("<section><h2>Not taken in")
+    assert taken_in.count("<section>") == 2
+    assert taken_in.count('src="data:image/jpeg;base64,') == 6
+    assert left_out.count('src="data:image/jpeg;base64,') == 2  # 2.png and its copy in red
     assert "http" not in page
     assert "<nav>" not in page
+
+
+def test_pairs_that_only_the_cosine_keeps_out_are_counted(fovea_command: Fovea, album: Path) -> None:
+    (album / "copies" / "2-red.png").unlink()
+    shade = scene(3, (320, 240)).convert("L")
+    darker = [shade.point([value * tenths // 10 for value in range(256)]) for tenths in (7, 4)]
+    for number in range(6):  # hashes see no colour, and the model little else
+        planes = [shade, shade, shade]
+        planes[number % 3] = darker[number // 3]
+        Image.merge("RGB", planes).save(album / f"grey-{number}.png")
+    (album / "3.png").unlink()
+    given = ("index", "duplicates", "album", "--threshold", "0.9999")
+    done = fovea_command(*given, "--page", "report.html")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    (number,) = (number for number, line in enumerate(lines) if "nearly equal hashes" in line)
+    said = re.fullmatch(
+        r"(\d+) further pairs have nearly equal hashes \(at most 2 bits differ\) but a lower cosine, up to "
+        r"(0\.\d{4}); a lower --threshold takes them in; the highest of them:",
+        lines[number],
+    )
+    assert said is not None, lines[number]
+    assert int(said[1]) >= 15
+    pairs = lines[number + 1 : -1]
+    assert len(pairs) == 2 * 5
+    cosines = [float(line.rpartition(" ")[2]) for line in pairs[1::2]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert f"{cosines[0]:.4f}" == said[2]
+    page = Path("report.html").read_text("utf-8")
+    assert "nearly equal hashes (at most 2 bits differ)" in page
+    assert page.partition("Not taken in")[2].count('src="data:image/jpeg;') == 10
+    programs = fovea_command(*given, "--json")
+    assert "nearly equal hashes" in programs.stderr
+    assert all("members" in json.loads(line) for line in programs.stdout.splitlines())
+    loose = fovea_command("index", "duplicates", "album", "--threshold", "0")
+    assert "nearly equal hashes" not in loose.stdout
 
 
 def test_pages_are_bounded(fovea_command: Fovea, album: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real servers of the test session's own: milvus-lite, and Milvus 2.3.5 where FOVEA_TEST_MILVUS is set."""
+"""Real servers of the test session's own: milvus-lite, and Milvus 2.3.5 where its package is installed."""
 
 import atexit
 import hashlib
