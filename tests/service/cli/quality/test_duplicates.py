@@ -117,8 +117,8 @@ def test_what_a_person_reads(fovea_command: Fovea, album: Path) -> None:
     assert re.fullmatch(
         r"2 groups with 4 more than one of each, in 13 images of album; pairs differ in at most 10 bits, "
         r"with a cosine of at least 0\.\d{4} \(\d+\.\d% of 39 copies at JPEG quality 50, at half the size "
-        r"or 1\.1 times as bright reach it, and \d+\.\d\d% of pairs of different pictures\); pairs make chains, so "
-        r"some of a group may differ more",
+        r"or 1\.1 times as bright reach it, and \d+\.\d\d% of pairs of different pictures\); pairs make "
+        r"chains, so some of a group may differ more",
         about,
     )
     assert first == "0.png  320×240"
