@@ -38,7 +38,7 @@ class Operation(ABC, Generic[Source, Result]):
     def read(self, reply: Any) -> list[Result | FoveaError]:
         """The unary reply's results."""
 
-    def told(self, message: Any, result: Result | FoveaError) -> Result | FoveaError:
+    def told(self, message: Any, result: Result | FoveaError) -> Result | FoveaError:  # noqa: ARG002 - for subclasses
         """The result of one message, as the caller is told it."""
         return result
 

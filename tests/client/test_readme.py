@@ -30,12 +30,15 @@ def photos(tmp_path: Path, server: ServerProcess, monkeypatch: pytest.MonkeyPatc
 def test_the_first_program(photos: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         exec(PROGRAMS[0])  # noqa: S102 - our own README
+        (photos / "a.jpg").write_bytes(b"no JPEG")
+        exec(PROGRAMS[0])  # noqa: S102 - again, with an item that can't be written
     finally:
         client.drop_collection("photos")
     printed = capsys.readouterr().out
     assert printed.startswith("red ")
     assert "Neighbor(id='a'" in printed
     assert "'year': 2024" in printed
+    assert re.search(r"^a .*expected one of JPEG", printed, re.MULTILINE)
 
 
 def test_the_stream(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,16 +51,18 @@ def test_the_stream(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_collection(photos: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         exec(PROGRAMS[2], {"fovea": fovea, "pathlib": pathlib})  # noqa: S102 - as above
+        exec(PROGRAMS[3], {"fovea": fovea})  # noqa: S102 - as above
     finally:
         client.drop_collection("album")
-    broken, neighbor, listed = capsys.readouterr().out.splitlines()
+    broken, neighbor, listed, by_image, by_id = capsys.readouterr().out.splitlines()
     assert broken.startswith("broken.jpg ")
     assert neighbor.startswith("b.jpg ")
     assert listed == "1 ['b.jpg']"
+    assert (by_image, by_id) == ("['b.jpg']", "[]")
 
 
 async def test_the_asyncio_program(photos: Path) -> None:
-    body = "\n".join("    " + line for line in PROGRAMS[3].splitlines())
+    body = "\n".join("    " + line for line in PROGRAMS[4].splitlines())
     names: dict[str, object] = {"fovea": fovea}
     exec(f"async def main():\n{body}\n    return result", names)  # noqa: S102 - as above
     assert (await names["main"]()).label == "red"  # type: ignore[operator] # made by the line above

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fovea import Client, Item, Query
 
-from tests.client.pictures import BROKEN, expected_embedding, of_class
+from tests.client.pictures import BROKEN, expected_embedding, file_bytes, of_class
+from tests.servers import ServerProcess
 
 
 @pytest.fixture
@@ -105,7 +106,11 @@ def test_a_collection_of_a_model_must_be_of_the_model_stated(client: Client, col
         client.create_collection(collection, model="broken", exist_ok=True)
 
 
-@pytest.mark.parametrize("image", [BROKEN, b"", b"a text", file_bytes(of_class(0), "JPEG")[:-300]])
+@pytest.mark.parametrize(
+    "image",
+    [BROKEN, b"", b"a text", file_bytes(of_class(0), "JPEG")[:-300]],
+    ids=["broken", "empty", "text", "cut"],
+)
 async def test_a_picture_that_cannot_be_used_is_told_as_such(
     client: Client, server: ServerProcess, collection: str, image: bytes
 ) -> None:
