@@ -11,6 +11,15 @@ from fovea import DEFAULT_TARGET, Client, DeadlineExceeded, FoveaError, Unavaila
 
 F = TypeVar("F", bound=Callable[..., object])
 
+
+def _with_port(_: click.Context, __: click.Parameter, address: str) -> str:
+    if ":" not in address or address.endswith(("]", ":")):  # gRPC would take port 443
+        raise click.BadParameter(
+            f"{address!r} has no port; expected HOST:PORT, for instance {DEFAULT_TARGET}"
+        )
+    return address
+
+
 address_option = click.option(
     "--address",
     default=DEFAULT_TARGET,
@@ -18,6 +27,7 @@ address_option = click.option(
     envvar="FOVEA_ADDRESS",
     show_envvar=True,
     metavar="HOST:PORT",
+    callback=_with_port,
     help="The server.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")

@@ -1,7 +1,7 @@
 """What the client commands print: aligned columns for people, JSON lines for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -23,6 +23,11 @@ def origin(collection: Collection) -> str:
     if collection.model:
         return f"{collection.model} version {collection.version}"
     return "a model that isn't loaded" if collection.fingerprint else "the callers' own"
+
+
+def named_types(attributes: Mapping[str, str]) -> str:
+    """For instance label string, year int."""
+    return ", ".join(f"{name} {kind}" for name, kind in sorted(attributes.items()))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -57,6 +57,8 @@ def embed(
     """
     if (output is None) != as_json:
         raise click.UsageError("say where the vectors go: either --output vectors.npz or --json")
+    if output is not None and output.suffix.lower() != ".npz":
+        raise click.BadParameter(f"{output} is no .npz file", param_hint="--output")
     found: list[tuple[str, Embedding]] = []
     with connected(address, timeout_s) as client:
         wait_for_model(client, model, timeout_s)
@@ -225,18 +227,32 @@ def search(
     elif neighbors:
         _print_neighbors(neighbors)
     else:
-        click.echo(f"collection {collection!r} has nothing else to find")
+        click.echo(_nothing(collection, condition, min_score, offset))
+
+
+def _nothing(collection: str, condition: Filter | None, min_score: float | None, offset: int) -> str:
+    limits = [
+        *(["passes the filter"] if condition is not None else []),
+        *([f"has a score of at least {min_score:g}"] if min_score is not None else []),
+        *([f"comes after the first {offset:,}"] if offset else []),
+    ]
+    if not limits:
+        return f"collection {collection!r} has nothing else to find"
+    return f"nothing in collection {collection!r} {' and '.join(limits)}"
 
 
 def _print_neighbors(neighbors: list[Neighbor]) -> None:
-    rows = [
-        (f"{each.score:.4f}", each.attributes.get("label", ""), each.attributes.get("path", each.id))
-        for each in neighbors
+    columns: list[tuple[str, list[object]]] = [
+        ("SCORE", [f"{each.score:.4f}" for each in neighbors]),
+        ("LABEL", [each.attributes.get("label", "") for each in neighbors]),
+        ("ID", [each.id for each in neighbors]),
+        ("IMAGE", [each.attributes.get("path", each.id) for each in neighbors]),
     ]
-    if any(label for _, label, _ in rows):
-        print_table(("SCORE", "LABEL", "IMAGE"), rows)
-    else:
-        print_table(("SCORE", "IMAGE"), [(score, image) for score, _, image in rows])
+    if not any(columns[1][1]):
+        columns = [column for column in columns if column[0] != "LABEL"]
+    if columns[-1][1] == columns[-2][1]:  # nothing else is known of them
+        columns.pop()
+    print_table([name for name, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))
 
 
 def _write(path: Path, found: list[tuple[str, Embedding]]) -> None:

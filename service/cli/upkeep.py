@@ -1,10 +1,11 @@
 """`fovea index`: make, count, empty, save, restore and renew collections."""
 
+import sys
 from dataclasses import asdict
 from typing import cast, get_args
 
 import click
-from fovea import AttributeType, Filter, ReembedProgress, UpsertResult
+from fovea import AlreadyExists, AttributeType, Filter, NotFound, ReembedProgress, UpsertResult
 
 from service.cli.bulk.progress import progress
 from service.cli.connection import (
@@ -117,19 +118,50 @@ def delete(
 ) -> None:
     """Delete images by their ids, or those that a filter keeps.
 
-    Before it deletes by a filter it says how many there are, and asks.
+    Before it deletes by a filter it says how many there are, and asks. Ids that aren't there are named, and
+    the exit status is then 1.
     """
     if bool(ids) == (condition is not None):
         raise click.UsageError("give either ids or --filter")
+    absent: list[str] = []
     with connected(address, timeout_s) as client:
         if condition is None:
+            there = {item.id for item in client.get(collection, list(dict.fromkeys(ids)))}
+            absent = [name for name in dict.fromkeys(ids) if name not in there]
             deleted = client.delete(collection, ids)
         else:
             if not yes:
                 found = client.count(collection, filter=condition)
-                click.confirm(f"delete {found:,} of collection {collection!r}?", abort=True)
+                confirm(f"delete {found:,} of collection {collection!r}?", "deletes them")
             deleted = client.delete(collection, filter=condition)
+    for name in absent[:_MAX_REPORTED]:
+        report(name, NotFound(f"collection {collection!r} has no such id"))
+    if len(absent) > _MAX_REPORTED:
+        click.echo(f"… and {len(absent) - _MAX_REPORTED:,} more", err=True)
     click.echo(f"deleted {deleted:,} of collection {collection!r}")
+    exit_status(len(absent))
+
+
+def confirm(question: str, without: str) -> None:
+    """Ask on the keyboard.
+
+    Args:
+        question: yes or no.
+        without: what --yes does, for where nobody is there to answer.
+
+    Raises:
+        click.Abort: the answer is no.
+        click.ClickException: nobody answered.
+    """
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:  # Ctrl-C, or the end of what stands in for a keyboard
+        if sys.stdin.isatty():
+            raise
+        click.echo()
+        raise click.ClickException(f"nobody answered; --yes {without} without asking") from None
+    if not agreed:
+        raise click.Abort
 
 
 @click.command()
@@ -165,7 +197,10 @@ def snapshot(collection: str, name: str | None, address: str, timeout_s: float) 
 def restore(name: str, collection: str | None, address: str, timeout_s: float) -> None:
     """Make a new collection of the snapshot NAME."""
     with connected(address, timeout_s) as client:
-        made = client.restore(name, collection, timeout=timeout_s)
+        try:
+            made = client.restore(name, collection, timeout=timeout_s)
+        except AlreadyExists as error:
+            raise click.ClickException(f"{error.message}; give another name with --collection") from error
     click.echo(f"made collection {made.name!r} with {made.count:,} images of snapshot {name!r}")
 
 

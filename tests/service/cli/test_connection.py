@@ -5,6 +5,7 @@ import pytest
 from fovea import DeadlineExceeded
 
 from service.cli.connection import connected
+from tests.service.cli.conftest import Fovea
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,10 @@ def test_a_name_that_is_no_utf_8() -> None:
     with pytest.raises(click.ClickException) as told, connected("127.0.0.1:1", 2.5) as client:
         client.count("caf\udce9")
     assert told.value.message == r"'caf\udce9' isn't UTF-8; expected names and ids that are"
+
+
+@pytest.mark.parametrize("address", ["localhost", "[::1]", "localhost:"])
+def test_an_address_without_a_port(fovea_command: Fovea, address: str) -> None:
+    done = fovea_command("models", "--address", address)
+    assert done.exit_code == 2
+    assert f"{address!r} has no port; expected HOST:PORT, for instance " in " ".join(done.stderr.split())

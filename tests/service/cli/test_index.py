@@ -40,8 +40,8 @@ def test_index_a_folder_and_search_it(fovea_command: Fovea, album: Path) -> None
     found = fovea_command("search", "album/green/03.png", "--top-k", "3")
     assert found.exit_code == 0
     header, *rows = found.stdout.splitlines()
-    assert header.split() == ["SCORE", "LABEL", "IMAGE"]
-    assert rows[0].split() == ["1.0000", "green", str(album / "green" / "03.png")]
+    assert header.split() == ["SCORE", "LABEL", "ID", "IMAGE"]
+    assert rows[0].split() == ["1.0000", "green", "green/03.png", str(album / "green" / "03.png")]
     assert [row.split()[1] for row in rows] == ["green"] * 3
 
     by_id = fovea_command("search", "--id", "blue/07.png", "--top-k", "60", "--json")
@@ -101,7 +101,7 @@ def test_another_model_is_refused(fovea_command: Fovea, album: Path) -> None:
         assert refused.exit_code == 1
         assert "collection 'by-model' has vectors of broken version 1, not of colors" in refused.stderr
         found = fovea_command("search", album / "red" / "00.png", "--top-k", "1", *named)
-        assert found.stdout.splitlines()[0].split() == ["SCORE", "IMAGE"]  # no class folders, no labels
+        assert found.stdout.splitlines()[0].split() == ["SCORE", "ID", "IMAGE"]  # no class folders, no labels
         again = fovea_command("index", "add", album / "red", *named)
         assert again.exit_code == 0
         assert "--collection by-model" in again.stdout
@@ -117,8 +117,10 @@ def test_another_model_is_refused(fovea_command: Fovea, album: Path) -> None:
 def test_list_and_drop(fovea_command: Fovea, album: Path) -> None:
     fovea_command("index", "add", "album/red")
     header, *rows = fovea_command("index", "list").stdout.splitlines()
-    assert header.split() == ["COLLECTION", "ITEMS", "DIMENSION", "METRIC", "MODEL"]
-    assert ["default", "20", "24", "cosine", "colors", "version", "1"] in [row.split() for row in rows]
+    assert header.split() == ["COLLECTION", "ITEMS", "DIMENSION", "METRIC", "MODEL", "ATTRIBUTES"]
+    (row,) = [row for row in rows if row.startswith("default ")]
+    assert row.split()[1:7] == ["20", "24", "cosine", "colors", "version", "1"]
+    assert row.endswith("  label string, path string, sha256 string, uri string")
     listed = [json.loads(line) for line in fovea_command("index", "list", "--json").stdout.splitlines()]
     assert {each["name"]: each["count"] for each in listed}["default"] == 20
 

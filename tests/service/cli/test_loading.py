@@ -108,6 +108,8 @@ def test_only_a_collections_own_model_is_waited_for(
         assert "Error: model 'slow' is still loading after 1 s" in done.stderr
     # The same collection, where its own model isn't there (yet).
     with started(ServerProcess(models, index, "--model", "slow", "--max-batch-size", "2")) as address:
+        listed = fovea_command("index", "list", FOVEA_ADDRESS=address).stdout
+        assert "  a model that isn't loaded; still loading: slow  " in listed
         for command in ("index add .", "search red.png"):
             done = fovea_command(*command.split(), "--timeout-s", "1", FOVEA_ADDRESS=address)
             assert done.exit_code == 1

@@ -84,6 +84,30 @@ def test_wrong_options_are_told(
     assert words in done.stderr
 
 
+def test_why_nothing_is_found(fovea_command: Fovea, collection: str) -> None:
+    condition, score, offset = ("--filter", "number > 99"), ("--min-score", "1.5"), ("--offset", "30")
+    for options, reason in (
+        (condition, "passes the filter"),
+        (score, "has a score of at least 1.5"),
+        (offset, "comes after the first 30"),
+        ((*condition, *score), "passes the filter and has a score of at least 1.5"),
+    ):
+        done = fovea_command("search", "red.png", *options)
+        assert done.exit_code == 0
+        assert done.stdout == f"nothing in collection 'default' {reason}\n"
+
+
+def test_the_table_of_what_is_found(fovea_command: Fovea, collection: str, client: Client) -> None:
+    rows = fovea_command("search", "red.png", "--top-k", "30").stdout.splitlines()
+    assert rows[0].split() == ["SCORE", "LABEL", "ID"]  # no path: the id says which image it is
+    assert {tuple(row.split()[1:]) for row in rows if row.endswith("  00")} == {("red", "00")}
+    attributes: dict[str, fovea.AttributeValue] = {"label": "red", "path": "/photos/a.png"}
+    client.upsert("default", [Item("00", image=of_class(0), attributes=attributes)])
+    rows = fovea_command("search", "red.png", "--top-k", "30").stdout.splitlines()
+    assert rows[0].split() == ["SCORE", "LABEL", "ID", "IMAGE"]
+    assert [row.split()[1:] for row in rows if "/photos" in row] == [["red", "00", "/photos/a.png"]]
+
+
 def test_what_the_server_refuses_is_one_line(fovea_command: Fovea, collection: str) -> None:
     done = fovea_command("search", "red.png", "--filter", "size > 3")
     assert done.exit_code == 1
@@ -102,10 +126,18 @@ def test_count_and_delete(fovea_command: Fovea, collection: str) -> None:
     assert "delete 10 of collection 'default'? [y/N]" in kept.stdout
     assert fovea_command("index", "count").stdout == "30\n"
     assert fovea_command("index", "delete", *blue, "--yes").stdout == "deleted 10 of collection 'default'\n"
-    assert (
-        fovea_command("index", "delete", "00", "01", "absent").stdout == "deleted 2 of collection 'default'\n"
-    )
-    assert fovea_command("index", "count").stdout == "18\n"
+    silent = fovea_command("index", "delete", "--filter", "label = 'red'", given="")
+    assert silent.exit_code == 1
+    assert silent.stderr == "Error: nobody answered; --yes deletes them without asking\n"
+    some = fovea_command("index", "delete", "00", "absent", "01", "absent", "00")
+    assert some.exit_code == 1
+    assert some.stdout == "deleted 2 of collection 'default'\n"
+    assert some.stderr == "absent: collection 'default' has no such id\n"
+    (first, second) = found(fovea_command, "--top-k", "2")
+    every = fovea_command("index", "delete", first, second)
+    assert every.exit_code == 0
+    assert (every.stdout, every.stderr) == ("deleted 2 of collection 'default'\n", "")
+    assert fovea_command("index", "count").stdout == "16\n"
     for arguments in ((), ("00", *blue)):
         done = fovea_command("index", "delete", *arguments)
         assert done.exit_code == 2
@@ -156,6 +188,7 @@ def test_snapshot_and_restore(fovea_command: Fovea, collection: str) -> None:
     taken = fovea_command("index", "restore", "cli-1")
     assert taken.exit_code == 1
     assert "'default' exists already" in taken.stderr
+    assert taken.stderr.endswith("; give another name with --collection\n")
     unknown = fovea_command("index", "restore", "cli-2")
     assert "there are: " in unknown.stderr
     assert "cli-1" in unknown.stderr
