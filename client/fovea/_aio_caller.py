@@ -2,7 +2,7 @@
 """How the client for asyncio makes its calls; see `_caller.py`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -20,17 +20,33 @@ Result = TypeVar("Result")
 class AsyncCaller:
     """As `fovea._caller.Caller`; files are read in a thread."""
 
-    def __init__(self, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+    def __init__(
+        self, target: str, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]
+    ) -> None:
+        self._target = target
+        self._closed = False
         self._timeout = checked(timeout)
         self._metadata = metadata
+
+    def close(self) -> None:
+        """Calls that begin from now on are refused."""
+        self._closed = True
+
+    def _opened(self, method: Any) -> Callable[..., Any]:
+        def begin(*args: Any, **options: Any) -> Any:
+            if self._closed:
+                raise ValueError(f"the client of {self._target} is closed; make another for more calls")
+            return method(*args, **options)
+
+        return begin
 
     async def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request."""
         seconds = self._timeout if timeout is None else checked(timeout)
         try:
-            return await method(request, timeout=seconds, metadata=self._metadata)
+            return await self._opened(method)(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_rpc_error(error, self._target) from error
 
     async def one(
         self, method: Any, operation: Operation[Source, Result], source: Source, timeout: float | None
@@ -75,15 +91,17 @@ class AsyncCaller:
         """An operation on a stream; nothing is sent before the first result is asked for."""
         at_least_one("window", window)
         timeout_ms = milliseconds(self._timeout if timeout is None else timeout)
-        return stream(method, self._metadata, operation, sources, window, timeout_ms)
+        return stream(
+            self._opened(method), self._metadata, self._target, operation, sources, window, timeout_ms
+        )
 
     async def replies(self, method: Any, request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
         """One request with many replies; leaving the iterator cancels the call."""
-        call = method(request, timeout=checked(timeout), metadata=self._metadata)
+        call = self._opened(method)(request, timeout=checked(timeout), metadata=self._metadata)
         try:
             async for reply in call:
                 yield reply
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_rpc_error(error, self._target) from error
         finally:
             call.cancel()

@@ -12,6 +12,7 @@ from fovea import _retrieval
 from fovea._aio_caller import AsyncCaller
 from fovea._aio_stream import each
 from fovea._batches import Limits
+from fovea._checks import many
 from fovea._filters import filter_message
 from fovea.errors import FoveaError
 from fovea.filters import Filter
@@ -36,7 +37,7 @@ class AsyncItemCalls:
         timeout: float | None = None,
     ) -> list[UpsertResult]:
         """Write items, replacing those of the same id; one result per item."""
-        listed = list(items)
+        listed = _retrieval.items_of(items)
         fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
         operation = _retrieval.Upsert(self._limits, collection, fingerprint)
         outcomes = await self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
@@ -58,11 +59,12 @@ class AsyncItemCalls:
         """
         operation = _retrieval.Upsert(self._limits.at_most(batch_size), collection, fingerprint or "")
         ids: deque[str] = deque()
+        many("items", items)
 
         async def noted() -> AsyncGenerator[Item, None]:
             async with aclosing(each(items)) as taken:
                 async for item in taken:
-                    ids.append(item.id)
+                    ids.append(_retrieval.item_of(item).id)
                     yield item
 
         outcomes = self._caller.stream(self._retrieval.UpsertStream, operation, noted(), window, timeout)
@@ -169,7 +171,7 @@ class AsyncItemCalls:
         **options: Unpack[SearchOptions],
     ) -> list[list[Neighbor] | FoveaError]:
         """`search` for each query; a FoveaError in the place of one that failed."""
-        listed = list(queries)
+        listed = _retrieval.queries_of(queries)
         fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
         operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
         return await self._caller.many(self._retrieval.Search, operation, listed, timeout)

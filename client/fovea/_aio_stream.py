@@ -89,6 +89,7 @@ async def _answers(call: Any) -> AsyncGenerator[Any, None]:
 async def stream(
     method: Any,
     metadata: Any,
+    target: str,
     operation: StreamOperation[Source, Result],
     sources: Iterable[Source] | AsyncIterable[Source],
     window: int,
@@ -116,7 +117,7 @@ async def stream(
             raise feed.failure
         await anext(answers, None)  # as above
     except grpc.RpcError as error:
-        failure = from_rpc_error(error)
+        failure = from_rpc_error(error, target)
         if failure.message == _WRITE_AFTER_THE_END:
             failure = Unavailable(ENDED_EARLY)
         raise failure from error

@@ -3,7 +3,7 @@
 Stub methods, requests and replies are `Any` here: they fit together by the operation that made them.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -23,21 +23,38 @@ class Caller:
     """Makes calls with the client's timeout and metadata, and raises typed errors.
 
     Args:
+        target: what the client connects to.
         timeout: of each request of a call that states none, in seconds; None: no end.
         metadata: of every call.
     """
 
-    def __init__(self, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+    def __init__(
+        self, target: str, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]
+    ) -> None:
+        self._target = target
+        self._closed = False
         self._timeout = checked(timeout)
         self._metadata = metadata
+
+    def close(self) -> None:
+        """Calls that begin from now on are refused."""
+        self._closed = True
+
+    def _opened(self, method: Any) -> Callable[..., Any]:
+        def begin(*args: Any, **options: Any) -> Any:
+            if self._closed:
+                raise ValueError(f"the client of {self._target} is closed; make another for more calls")
+            return method(*args, **options)
+
+        return begin
 
     def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request."""
         seconds = self._timeout if timeout is None else checked(timeout)
         try:
-            return method(request, timeout=seconds, metadata=self._metadata)
+            return self._opened(method)(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_rpc_error(error, self._target) from error
 
     def one(
         self, method: Any, operation: Operation[Source, Result], source: Source, timeout: float | None
@@ -85,14 +102,16 @@ class Caller:
         """An operation on a stream; nothing is sent before the first result is asked for."""
         at_least_one("window", window)
         timeout_ms = milliseconds(self._timeout if timeout is None else timeout)
-        return stream(method, self._metadata, operation, sources, window, timeout_ms)
+        return stream(
+            self._opened(method), self._metadata, self._target, operation, sources, window, timeout_ms
+        )
 
     def replies(self, method: Any, request: Any, timeout: float | None) -> Generator[Any, None, None]:
         """One request with many replies; leaving the iterator cancels the call."""
-        call = method(request, timeout=checked(timeout), metadata=self._metadata)
+        call = self._opened(method)(request, timeout=checked(timeout), metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_rpc_error(error, self._target) from error
         finally:
             call.cancel()

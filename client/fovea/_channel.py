@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import grpc
 
@@ -24,6 +25,9 @@ _IDEMPOTENT = (
 )
 DEFAULT_TARGET = "127.0.0.1:50051"
 """Where a server on this machine listens, unless it was told otherwise."""
+# Of gRPC's names; see its "name resolution".
+_SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds", "google-c2p")
+_HOST_PORT = re.compile(r"([^\s:/\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>[0-9]{1,5})")
 # gRPC allows 5 attempts.
 MAX_RETRIES = 4
 
@@ -31,6 +35,23 @@ MAX_RETRIES = 4
 def default_target() -> str:
     """Where the server is when nobody says: $FOVEA_ADDRESS, else the port of a server on this machine."""
     return os.environ.get("FOVEA_ADDRESS") or DEFAULT_TARGET
+
+
+def checked_target(target: str) -> str:
+    """The address, if gRPC can connect to it; without a port it would try 443.
+
+    Raises:
+        ValueError: it is neither host:port nor one of gRPC's names.
+    """
+    scheme = target.partition(":")[0]
+    if scheme in _SCHEMES:
+        return target
+    found = _HOST_PORT.fullmatch(target)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise ValueError(
+            f"the server's address is {target!r}; expected host:port, for instance {DEFAULT_TARGET}"
+        )
+    return target
 
 
 def channel_options(max_message_bytes: int, retries: int) -> list[tuple[str, str | int]]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from fovea import _retrieval
 from fovea._batches import Limits
 from fovea._caller import Caller
+from fovea._checks import many
 from fovea._filters import filter_message
 from fovea.errors import FoveaError
 from fovea.filters import Filter
@@ -49,7 +50,7 @@ class ItemCalls:
         Raises:
             FailedPrecondition: the collection's vectors come from another model.
         """
-        listed = list(items)
+        listed = _retrieval.items_of(items)
         fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
         operation = _retrieval.Upsert(self._limits, collection, fingerprint)
         outcomes = self._caller.many(self._retrieval.Upsert, operation, listed, timeout)
@@ -81,10 +82,11 @@ class ItemCalls:
         """
         operation = _retrieval.Upsert(self._limits.at_most(batch_size), collection, fingerprint or "")
         ids: deque[str] = deque()
+        many("items", items)
 
         def noted() -> Iterator[Item]:
             for item in items:
-                ids.append(item.id)
+                ids.append(_retrieval.item_of(item).id)
                 yield item
 
         outcomes = self._caller.stream(self._retrieval.UpsertStream, operation, noted(), window, timeout)
@@ -223,7 +225,7 @@ class ItemCalls:
         **options: Unpack[SearchOptions],
     ) -> list[list[Neighbor] | FoveaError]:
         """`search` for each query; a FoveaError in the place of one that failed."""
-        listed = list(queries)
+        listed = _retrieval.queries_of(queries)
         fingerprint = _retrieval.common_fingerprint(fingerprint, listed)
         operation = _retrieval.Search(self._limits, collection, top_k, fingerprint, options)
         return self._caller.many(self._retrieval.Search, operation, listed, timeout)

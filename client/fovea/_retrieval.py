@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fovea._batches import Limits
-from fovea._checks import at_least_one
+from fovea._checks import at_least_one, many, of_kind
 from fovea._filters import filter_message, read_attributes, value_message
 from fovea._images import to_message
 from fovea._operations import Operation, StreamOperation
@@ -146,6 +146,34 @@ def _wanted(
         request.query_expansion.neighbors = at_least_one("neighbors", expansion.neighbors)
         request.query_expansion.alpha = expansion.alpha
     return request
+
+
+def item_of(value: Item) -> Item:
+    """The value.
+
+    Raises:
+        TypeError: it is no Item.
+    """
+    return of_kind("an item", Item, "fovea.Item('a', image='a.jpg')", value)
+
+
+def items_of(values: Iterable[Item]) -> list[Item]:
+    """All of them.
+
+    Raises:
+        TypeError: they aren't several, or one is no Item.
+    """
+    return [item_of(value) for value in many("items", values)]
+
+
+def queries_of(values: Iterable[Query]) -> list[Query]:
+    """All of them.
+
+    Raises:
+        TypeError: they aren't several, or one is no Query.
+    """
+    example = "fovea.Query(image='photo.jpg')"
+    return [of_kind("a query", Query, example, value) for value in many("queries", values)]
 
 
 def common_fingerprint(stated: str | None, values: Iterable[Item | Query]) -> str:

@@ -83,6 +83,7 @@ def _answers(call: Any) -> Iterator[Any]:
 def stream(
     method: Any,
     metadata: Any,
+    target: str,
     operation: StreamOperation[Source, Result],
     sources: Iterable[Source],
     window: int,
@@ -93,6 +94,7 @@ def stream(
     Args:
         method: the stub's stream-stream call.
         metadata: of the call.
+        target: what the client connects to.
         operation: what is asked.
         sources: read in gRPC's thread, at most `window` batches ahead of the results taken.
         window: batches on the way.
@@ -121,7 +123,7 @@ def stream(
             raise feed.failure
         next(answers, None)  # as above
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        raise from_rpc_error(error, target) from error
     finally:
         feed.close()
         call.cancel()

@@ -13,7 +13,7 @@ from fovea._aio_caller import AsyncCaller
 from fovea._aio_collection_calls import AsyncCollectionCalls
 from fovea._aio_item_calls import AsyncItemCalls
 from fovea._batches import Limits
-from fovea._channel import channel_options, default_target, open_aio_channel
+from fovea._channel import channel_options, checked_target, default_target, open_aio_channel
 from fovea._checks import at_least_one
 from fovea._images import several
 from fovea._timeout import Deadline
@@ -54,9 +54,9 @@ class AsyncClient(AsyncCollectionCalls, AsyncItemCalls):
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
-        self.target = target = target or default_target()
+        self.target = target = checked_target(target or default_target())
         self._limits = Limits.of_message(at_least_one("max_images", max_images), max_message_bytes)
-        self._caller = AsyncCaller(timeout, tuple(metadata))
+        self._caller = AsyncCaller(target, timeout, tuple(metadata))
         self._channel = open_aio_channel(target, credentials, channel_options(max_message_bytes, retries))
         self._classification = classification_pb2_grpc.ClassificationServiceStub(self._channel)
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
@@ -74,6 +74,7 @@ class AsyncClient(AsyncCollectionCalls, AsyncItemCalls):
 
     async def close(self) -> None:
         """Close the connection; calls that are under way are cancelled."""
+        self._caller.close()
         await self._channel.close()
 
     # Classification

@@ -10,7 +10,7 @@ import grpc
 from fovea import _health
 from fovea._batches import Limits
 from fovea._caller import Caller
-from fovea._channel import channel_options, default_target, open_channel
+from fovea._channel import channel_options, checked_target, default_target, open_channel
 from fovea._checks import at_least_one
 from fovea._collection_calls import CollectionCalls
 from fovea._images import several
@@ -57,6 +57,9 @@ class Client(CollectionCalls, ItemCalls):
         max_images: images, items, queries or ids per request; longer batches are split.
         credentials: for TLS; None: plaintext.
         metadata: sent with every call.
+
+    Raises:
+        ValueError: a value outside its range, or an address that is no host:port and none of gRPC's names.
     """
 
     def __init__(
@@ -70,9 +73,9 @@ class Client(CollectionCalls, ItemCalls):
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
-        self.target = target = target or default_target()
+        self.target = target = checked_target(target or default_target())
         self._limits = Limits.of_message(at_least_one("max_images", max_images), max_message_bytes)
-        self._caller = Caller(timeout, tuple(metadata))
+        self._caller = Caller(target, timeout, tuple(metadata))
         self._channel = open_channel(target, credentials, channel_options(max_message_bytes, retries))
         self._classification = classification_pb2_grpc.ClassificationServiceStub(self._channel)
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
@@ -90,6 +93,7 @@ class Client(CollectionCalls, ItemCalls):
 
     def close(self) -> None:
         """Close the connection; calls that are under way are cancelled."""
+        self._caller.close()
         self._channel.close()
 
     # Classification

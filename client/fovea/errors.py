@@ -156,8 +156,22 @@ _BY_CODE: dict[str, type[FoveaError]] = {
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-def from_rpc_error(error: grpc.RpcError) -> FoveaError:
-    """The typed error of an RPC that failed as a whole."""
+# How gRPC itself begins where no connection comes about, in its releases.
+_NO_CONNECTION = (
+    "connections to all backends failing",
+    "failed to connect to all addresses",
+    "errors resolving",
+    "DNS resolution failed",
+)
+
+
+def from_rpc_error(error: grpc.RpcError, target: str = "") -> FoveaError:
+    """The typed error of an RPC that failed as a whole.
+
+    Args:
+        error: gRPC's.
+        target: what the client connects to.
+    """
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return FoveaError(str(error))
     code = error.code()
@@ -165,6 +179,9 @@ def from_rpc_error(error: grpc.RpcError) -> FoveaError:
     message = error.details() or name
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
     request_id = trailing.get("x-request-id", "")
+    if target and not request_id and message.startswith(_NO_CONNECTION):
+        reason = message.rpartition(": ")[2].rstrip("]")
+        message = f"no server answers at {target} ({reason})"
     push_back = trailing.get("grpc-retry-pushback-ms", "")
     if name == ResourceExhausted.default_code and (request_id or push_back):
         # From the server itself; gRPC's own refusals carry neither.
