@@ -225,6 +225,8 @@ def test_the_callers_own_vectors(client: Client) -> None:
         client.upsert("own", items, fingerprint="mine")
         found = client.search("own", vector=[0.0, 0.0], top_k=2)
         assert [(each.id, round(each.score, 3)) for each in found] == [("near", -1.0), ("far", -12.728)]
+        kept = client.search("own", vector=[0.0, 0.0], min_score=-2.0)
+        assert [each.id for each in kept] == ["near"]
         with pytest.raises(fovea.FailedPrecondition, match="mine"):
             client.search("own", vector=[0.0, 0.0], fingerprint="other")
         with pytest.raises(ValueError, match=r"shape \[dimension\]; got \[1, 2\]"):
