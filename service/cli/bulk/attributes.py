@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -90,6 +90,16 @@ def contains(stored: Mapping[str, AttributeValue], attributes: Mapping[str, Attr
         name in stored and stored[name] == value and type(stored[name]) is type(value)
         for name, value in attributes.items()
     )
+
+
+def number_type(cells: Iterable[object]) -> AttributeType | None:
+    """Int or float where all texts are such numbers, without zeros in front as codes have; else None."""
+    texts = [cell for cell in cells if isinstance(cell, str) and cell != ""]
+    if not texts or any(each.lstrip("+-")[:1] == "0" and each.lstrip("+-")[1:2].isdigit() for each in texts):
+        return None
+    if all(_int(each) is not None for each in texts):
+        return "int"
+    return "float" if all(_float(each) is not None for each in texts) else None
 
 
 def _is_empty(value: object) -> bool:

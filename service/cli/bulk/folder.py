@@ -17,6 +17,7 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.columns: Mapping[str, AttributeType] = {}
+        self.knows_all = True
         self.name = text(str(folder))
         self.empty = f"no image files under {self.name}; looked for {' '.join(sorted(SUFFIXES))}"
 

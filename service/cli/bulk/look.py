@@ -7,6 +7,7 @@ from fovea import AttributeValue
 
 from service.cli.bulk.attributes import PATH, SHA256, contains, is_unchanged, wanted, with_own
 from service.cli.bulk.entry import Entry, Unusable, content_of, digest, stamp_of
+from service.cli.bulk.step import TAKEN
 from service.cli.bulk.writer import Work
 
 
@@ -61,7 +62,6 @@ class Look:
         other = stored.get(PATH, "")
         if not (is_same or self._rules.replace) and other and other != complete.get(PATH, other):
             raise Unusable(
-                f"its id is that of another image, {other}; give the ids of this source a --prefix, or "
-                "--replace what is there"
+                f"{TAKEN}, {other}; give the ids of this source a --prefix, or --replace what is there"
             )
         return Work(entry.id, entry.place, content, sha256, complete, is_same)

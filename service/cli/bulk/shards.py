@@ -57,6 +57,7 @@ class Shards:
         self._shards = tuple(sorted({shard.absolute() for shard in shards}))
         self._root = (root or Path(os.path.commonpath([shard.parent for shard in self._shards]))).absolute()
         self.columns: Mapping[str, AttributeType] = {}
+        self.knows_all = False  # a sample's .json may say anything
         self.name = text(str(root or (shards[0] if len(shards) == 1 else f"{len(shards)} shards")))
         self.empty = f"{self.name} has no samples with an image; looked for {' '.join(sorted(SUFFIXES))}"
         for shard in self._shards:

@@ -22,11 +22,13 @@ class Source(Protocol):
     Attributes:
         name: for messages.
         columns: attributes beside add's own, name → type, as far as the source knows them.
+        knows_all: whether no image has other attributes than these and add's own.
         empty: the complaint where there are no images.
     """
 
     name: str
     columns: Mapping[str, AttributeType]
+    knows_all: bool
     empty: str
 
     def count(self) -> int:
@@ -46,6 +48,7 @@ class Prefixed:
     def __init__(self, source: Source, prefix: str) -> None:
         self._source, self._prefix = source, prefix
         self.name, self.columns, self.empty = source.name, source.columns, source.empty
+        self.knows_all = source.knows_all
 
     def count(self) -> int:
         """How many images there are, without reading one."""

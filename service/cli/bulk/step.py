@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from fovea import FoveaError
 
+TAKEN = "its id is that of another image"
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -16,6 +18,11 @@ class Broken:
 
     id: str
     error: FoveaError
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another file's item has its id: then many others' are, and for one reason."""
+        return self.error.message.startswith(TAKEN)
 
 
 @dataclass(frozen=True)

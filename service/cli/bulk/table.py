@@ -63,6 +63,7 @@ class Table:
             for name, declared in zip(self._names, self._rows.columns.values(), strict=True)
             if declared is not None and name and name not in (PATH, _ID)
         }
+        self.knows_all = True
 
     def count(self) -> int:
         """How many rows there are."""

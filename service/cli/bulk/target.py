@@ -1,16 +1,21 @@
 """The collection that `fovea index add` fills."""
 
+import itertools
+import shlex
 from collections.abc import Mapping
 from typing import cast
 
 import click
 from fovea import AlreadyExists, AttributeType, Client, Collection, NotFound
 
-from service.cli.bulk.attributes import DECLARED, MAX_DECLARED, OWN, SHA256
+from service.cli.bulk.attributes import DECLARED, MAX_DECLARED, OWN, SHA256, number_type
 from service.cli.bulk.source import Source
 from service.cli.loading import wait_for_collection, wait_for_model
-from service.cli.output import origin
+from service.cli.output import named_types, origin
 from service.manifest import Manifest
+
+# Rows by which texts are told from numbers.
+_LOOKED_AT = 100
 
 
 def ready_collection(
@@ -50,12 +55,22 @@ def ready_collection(
                 f"{MAX_DECLARED}: make the collection with those that filters need, by `fovea index create`"
             ) from None
         _check_types(name, attributes)
+        _check_known(images, stated, attributes)
         try:
             if manifest is not None:
-                return _create_for_package(client, name, manifest, attributes)
-            return client.create_collection(name, model=model, attributes=attributes)
+                made = _create_for_package(client, name, manifest, attributes)
+            else:
+                made = client.create_collection(name, model=model, attributes=attributes)
+            if attributes != DECLARED:
+                click.echo(_made(made, images, stated), err=True)
+            return made
         except AlreadyExists:  # somebody else's command was faster
             there = client.collection(name)
+    if manifest is None and not there.fingerprint:
+        raise click.ClickException(
+            f"collection {name!r} takes your own vectors, not images; index into another one with "
+            "--collection"
+        )
     if model is not None and model != there.model:
         raise click.ClickException(
             f"collection {name!r} has vectors of {origin(there)}, not of {model}; "
@@ -65,9 +80,10 @@ def ready_collection(
     for attribute, declared in stated.items():
         if there.attributes.get(attribute) != declared:
             found = there.attributes.get(attribute)
+            said = f"declares {attribute!r} as {found}, not as {declared}"
+            said = said if found else f"doesn't declare {attribute!r}"
             raise click.ClickException(
-                f"collection {name!r} declares {attribute!r} as {found or 'nothing'}, not as {declared}; a "
-                "collection's attributes are set when it is made"
+                f"collection {name!r} {said}; a collection's attributes are set when it is made"
             )
     if there.attributes.get(SHA256) != OWN[SHA256]:
         click.echo(
@@ -85,6 +101,32 @@ def _check_types(name: str, attributes: Mapping[str, str]) -> None:
                 f"collection {name!r} declares {own!r} as {attributes[own]}; expected {declared}, as "
                 "`fovea index add` writes it"
             )
+
+
+def _check_known(images: Source, stated: Mapping[str, str], attributes: Mapping[str, str]) -> None:
+    """A misspelt name would be declared, and never written."""
+    known = {*images.columns, *DECLARED, *OWN}
+    for attribute in stated:
+        if images.knows_all and attribute not in known:
+            raise click.ClickException(
+                f"{images.name} has nothing for --attribute {attribute}={attributes[attribute]}; expected "
+                f"one of {', '.join(sorted(known))}. `fovea index create` declares what comes later"
+            )
+
+
+def _made(made: Collection, images: Source, stated: Mapping[str, str]) -> str:
+    """What is declared, and which columns' texts are all numbers."""
+    text = f"made collection {made.name!r} with attributes: {named_types(made.attributes)}"
+    texts = {name for name, kind in images.columns.items() if kind == "string"} - {*DECLARED, *stated}
+    looked_at = list(itertools.islice(images.entries(), _LOOKED_AT)) if texts else []
+    options = [
+        f"--attribute {shlex.quote(f'{name}={kind}')}"
+        for name in sorted(texts)
+        if (kind := number_type([entry.attributes.get(name) for entry in looked_at]))
+    ]
+    if options:
+        text += f"; to filter by numbers, drop it and begin again with {' '.join(options)}"
+    return text
 
 
 def _create_for_package(

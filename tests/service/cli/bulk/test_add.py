@@ -145,6 +145,27 @@ def test_another_folder_does_not_take_the_place_of_the_first(
     assert item.attributes["path"] == str(tmp_path / "two" / "IMG_0001.png")
 
 
+def test_many_taken_ids_are_one_line(fovea_command: Fovea, collection: str, tmp_path: Path) -> None:
+    for number, camera in enumerate(("one", "two")):
+        (tmp_path / camera).mkdir()
+        for image in range(5):
+            (tmp_path / camera / f"{image}.png").write_bytes(picture(10 * number + image))
+    (tmp_path / "two" / "broken.jpg").write_bytes(BROKEN)
+    add(fovea_command, collection, tmp_path / "one")
+    listed = tmp_path / "broken.jsonl"
+    done = fovea_command("index", "add", tmp_path / "two", "--collection", collection, "--broken", listed)
+    assert done.exit_code == 1
+    head, broken, taken = done.stderr.splitlines()[-3:]
+    assert head == "6 of 6 files weren't indexed:"
+    assert broken.startswith("broken.jpg: ")
+    assert taken == (
+        "5 ids are those of other images: 0.png, 1.png, 2.png, …; give the ids of this source a --prefix, "
+        "for instance cam2/, or --replace what is there"
+    )
+    messages = [json.loads(line)["message"] for line in listed.read_text().splitlines()]
+    assert sum("its id is that of another image, " in message for message in messages) == 5
+
+
 @pytest.mark.parametrize("declared", [True, False])
 def test_equal_files_are_embedded_once(
     fovea_command: Fovea,
@@ -276,6 +297,10 @@ def test_an_existing_collection_keeps_its_schema(
     client.create_collection(collection, attributes={"label": "int"})
     done = fovea_command("index", "add", album, "--collection", collection, "--attribute", "label=string")
     assert "declares 'label' as int, not as string" in done.stderr
+    done = fovea_command("index", "add", album, "--collection", collection, "--attribute", "year=int")
+    assert (
+        f"collection {collection!r} doesn't declare 'year'; a collection's attributes are set" in done.stderr
+    )
     done = fovea_command("index", "add", album, "--collection", collection)
     assert done.exit_code == 1
     assert "doesn't declare sha256=string: equal images are embedded once in this run" in done.stderr
@@ -288,7 +313,10 @@ def test_a_collection_of_own_vectors_takes_no_images(
     client.create_collection(collection, dimension=24)
     done = fovea_command("index", "add", album, "--collection", collection)
     assert done.exit_code == 1
-    assert f"collection {collection} takes vectors of fingerprint (none)" in done.stderr
+    assert done.stderr == (
+        f"Error: collection {collection!r} takes your own vectors, not images; index into another one with "
+        "--collection\n"
+    )
     assert client.count(collection) == 0
 
 

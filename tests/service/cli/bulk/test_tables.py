@@ -34,6 +34,37 @@ def attributes(client: Client, collection: str) -> dict[str, dict[str, object]]:
     }
 
 
+def test_what_is_declared_is_said(
+    fovea_command: Fovea, client: Client, collection: str, folder: Path
+) -> None:
+    table = folder / "table.csv"
+    table.write_text(
+        "path,year,weight,code,note\nimages/0.png,2020,1,007,x\nimages/1.png,,2.5,012,\n", encoding="utf-8"
+    )
+    named = ("--collection", collection)
+    wrong = fovea_command("index", "add", table, *named, "--attribute", "yeer=int")
+    assert wrong.exit_code == 1
+    assert wrong.stderr == (
+        f"Error: {table} has nothing for --attribute yeer=int; expected one of code, label, modified_ns, "
+        "note, path, sha256, size_bytes, uri, weight, year. `fovea index create` declares what comes later\n"
+    )
+    done = fovea_command("index", "add", table, *named)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines()[0] == (
+        f"made collection {collection!r} with attributes: code string, label string, note string, path "
+        "string, sha256 string, uri string, weight string, year string; to filter by numbers, drop it "
+        "and begin again with --attribute weight=float --attribute year=int"
+    )
+    assert "made collection" not in fovea_command("index", "add", table, *named).stderr
+    client.drop_collection(collection)
+    stated = ("--attribute", "year=int", "--attribute", "weight=float")
+    done = fovea_command("index", "add", table, *named, *stated)
+    assert done.stderr.splitlines()[0].endswith("uri string, weight float, year int")
+    client.drop_collection(collection)
+    of_folder = fovea_command("index", "add", folder / "images", *named)
+    assert "made collection" not in of_folder.stderr  # it declares what all folders have
+
+
 def test_a_csv_table(fovea_command: Fovea, client: Client, collection: str, folder: Path) -> None:
     table = folder / "table.csv"
     table.write_text(
