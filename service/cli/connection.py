@@ -80,7 +80,11 @@ def model_options(text: str = "Default: the server's default model.") -> Callabl
 @contextmanager
 def connected(address: str, timeout_s: float) -> Iterator[Client]:
     """A client whose errors end the command with one line and exit status 1."""
-    with Client(address, timeout=timeout_s) as client:
+    try:
+        opened = Client(address, timeout=timeout_s)
+    except ValueError as error:  # no address
+        raise click.ClickException(f"--address: {error}") from error
+    with opened as client:
         try:
             yield client
         except UnicodeEncodeError as error:  # of what was typed; files' names have been made UTF-8

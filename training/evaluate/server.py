@@ -48,7 +48,10 @@ class ServerTarget(Target):
     def __init__(self, address: str, model: str | None = None, version: str | None = None) -> None:
         from fovea import Client
 
-        self._client = Client(address, timeout=120.0)
+        try:
+            self._client = Client(address, timeout=120.0)
+        except ValueError as error:  # no address
+            raise TargetError(str(error)) from error
         self._samples: list[float] = []
         try:
             with _explained(address):

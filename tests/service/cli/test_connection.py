@@ -38,3 +38,11 @@ def test_an_address_without_a_port(fovea_command: Fovea, address: str) -> None:
     done = fovea_command("models", "--address", address)
     assert done.exit_code == 2
     assert f"{address!r} has no port; expected HOST:PORT, for instance " in " ".join(done.stderr.split())
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(click.ClickException) as told, connected("http://localhost:50051", 2.5):
+        pass
+    assert told.value.message.startswith(
+        "--address: the server's address is 'http://localhost:50051'; expected host:port"
+    )

@@ -199,5 +199,7 @@ def test_a_package_that_is_damaged_is_refused(noisy: Noisy, tmp_path: Path) -> N
 def test_a_server_that_is_not_there_or_has_no_such_model_is_one_error(noisy_server: ServerProcess) -> None:
     with pytest.raises(TargetError, match=r"the server at 127.0.0.1:1: UNAVAILABLE"):
         ServerTarget("127.0.0.1:1")
+    with pytest.raises(TargetError, match="address is 'localhost'; expected host:port"):
+        ServerTarget("localhost")
     with pytest.raises(TargetError, match="no model 'nobody'"):
         ServerTarget(noisy_server.address, "nobody")
