@@ -29,9 +29,10 @@ def test_the_python_example_runs_as_printed(
             client.drop_collection("holidays")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["red", "100.0%"]
-    assert len(lines) == 4
-    assert "Neighbor(id='beach'" in lines[3]
-    assert "'year': 2024" in lines[3]
+    assert len(lines) == 5
+    assert lines[3] == "beach is in"
+    assert "Neighbor(id='beach'" in lines[4]
+    assert "'year': 2024" in lines[4]
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
