@@ -14,6 +14,7 @@ from service.cli.bulk.ray_indexing import RayIndexing, Stages
 from service.manifest import Manifest
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
+_STARTS = 2
 
 
 @contextmanager
@@ -65,12 +66,7 @@ def _running(address: str | None) -> Iterator[int]:
         "_node_ip_address": "127.0.0.1",
     }
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else here),
-        )
+        _start(ray, address or "local", {} if address else here)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -80,3 +76,20 @@ def _running(address: str | None) -> Iterator[int]:
         raise click.ClickException(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
+    """Start Ray here, or join it; a second time where the first one takes too long."""
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ray.exceptions.RayError, ConnectionError):
+            raise
+        except Exception as error:
+            # Of no class of its own: a busy machine hasn't started Ray's processes within its 30 s.
+            ray.shutdown()
+            if attempt == _STARTS - 1:
+                said = str(error).strip().splitlines() or [type(error).__name__]
+                raise click.ClickException(f"Ray didn't start: {said[0]}") from error
+        else:
+            return

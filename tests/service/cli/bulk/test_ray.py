@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from fovea import Client, Collection, FoveaError, Unavailable
 
+from service.cli.bulk import ray_engine
 from service.cli.bulk.entry import Entry, digest
 from service.cli.bulk.look import Rules
 from service.cli.bulk.ray_stages import Embedding, Looking, Reading, Writing, column
@@ -178,3 +180,21 @@ def test_without_ray_it_says_what_to_install(
     )
     assert done.exit_code == 1
     assert "pip install 'fovea-serving[ray]'" in done.stderr
+
+
+def test_a_start_that_took_too_long_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine: Ray gives its processes 30 s, and then raises an exception of no class of its own."""
+    ray = pytest.importorskip("ray")
+    starts: list[dict[str, object]] = []
+
+    def late(**options: object) -> None:
+        starts.append(options)
+        if len(starts) != 2:
+            raise Exception("The current node timed out during startup. This could ...")
+
+    monkeypatch.setattr(ray, "init", late)
+    ray_engine._start(ray, "local", {"num_cpus": 2})
+    assert [start["num_cpus"] for start in starts] == [2, 2]
+    with pytest.raises(click.ClickException, match="Ray didn't start: The current node timed out"):
+        ray_engine._start(ray, "local", {})
+    assert len(starts) == 4
