@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from service.errors import InvalidRequest
-from service.retrieval.checks import unpack_attributes
+from service.retrieval.checks import unpack_all
 from service.retrieval.index import Item
 from service.retrieval.segments import Segment
 
@@ -48,7 +48,8 @@ def attributes_of(
         sizes = {key: bytes_each + bytes_of(place) for key, place in distinct.items()}
         size = sum(map(sizes.__getitem__, keys))
         check_reply_size(size, max_reply_bytes, remedy)
-    attributes = {key: unpack_attributes(segment.attributes[row]) for key, (segment, row) in distinct.items()}
+    texts = (segment.attributes[row] for segment, row in distinct.values())
+    attributes = dict(zip(distinct, unpack_all(texts), strict=True))
     return list(map(attributes.__getitem__, keys))
 
 
