@@ -1,11 +1,13 @@
 """What a read returns: sized before it is unpacked, and unpacked once."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
 from service.errors import InvalidRequest
 from service.retrieval import replies
-from service.retrieval.checks import Batch, unpack_attributes
+from service.retrieval.checks import Batch, unpack_all
 from service.retrieval.segments import Segment, Segments
 
 
@@ -14,11 +16,11 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was unpacked, in order."""
     texts: list[str] = []
 
-    def unpack(text: str) -> object:
-        texts.append(text)
-        return unpack_attributes(text)
+    def unpack(several: Iterable[str]) -> object:
+        texts.extend(some := list(several))
+        return unpack_all(some)
 
-    monkeypatch.setattr(replies, "unpack_attributes", unpack)
+    monkeypatch.setattr(replies, "unpack_all", unpack)
     return texts
 
 
