@@ -2,13 +2,14 @@
 """How the client for asyncio makes its calls; see `_caller.py`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Any, TypeVar
 
 import grpc
 
 from fovea._aio_stream import stream
 from fovea._checks import at_least_one
+from fovea._opening import Opening
 from fovea._operations import Operation, StreamOperation
 from fovea._timeout import checked, milliseconds
 from fovea.errors import FoveaError, from_rpc_error
@@ -17,28 +18,8 @@ Source = TypeVar("Source")
 Result = TypeVar("Result")
 
 
-class AsyncCaller:
+class AsyncCaller(Opening):
     """As `fovea._caller.Caller`; files are read in a thread."""
-
-    def __init__(
-        self, target: str, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]
-    ) -> None:
-        self._target = target
-        self._closed = False
-        self._timeout = checked(timeout)
-        self._metadata = metadata
-
-    def close(self) -> None:
-        """Calls that begin from now on are refused."""
-        self._closed = True
-
-    def _opened(self, method: Any) -> Callable[..., Any]:
-        def begin(*args: Any, **options: Any) -> Any:
-            if self._closed:
-                raise ValueError(f"the client of {self._target} is closed; make another for more calls")
-            return method(*args, **options)
-
-        return begin
 
     async def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request."""

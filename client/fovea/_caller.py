@@ -3,13 +3,14 @@
 Stub methods, requests and replies are `Any` here: they fit together by the operation that made them.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 import grpc
 
 from fovea._batches import Counted
 from fovea._checks import at_least_one
+from fovea._opening import Opening
 from fovea._operations import Operation, StreamOperation
 from fovea._stream import stream
 from fovea._timeout import checked, milliseconds
@@ -19,34 +20,8 @@ Source = TypeVar("Source")
 Result = TypeVar("Result")
 
 
-class Caller:
-    """Makes calls with the client's timeout and metadata, and raises typed errors.
-
-    Args:
-        target: what the client connects to.
-        timeout: of each request of a call that states none, in seconds; None: no end.
-        metadata: of every call.
-    """
-
-    def __init__(
-        self, target: str, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]
-    ) -> None:
-        self._target = target
-        self._closed = False
-        self._timeout = checked(timeout)
-        self._metadata = metadata
-
-    def close(self) -> None:
-        """Calls that begin from now on are refused."""
-        self._closed = True
-
-    def _opened(self, method: Any) -> Callable[..., Any]:
-        def begin(*args: Any, **options: Any) -> Any:
-            if self._closed:
-                raise ValueError(f"the client of {self._target} is closed; make another for more calls")
-            return method(*args, **options)
-
-        return begin
+class Caller(Opening):
+    """Makes calls with the client's timeout and metadata, and raises typed errors."""
 
     def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request."""

@@ -66,8 +66,13 @@ class CodeScan:
             for start in starts
         ]
 
-    def sampled(self, count: int) -> NDArray[np.int64]:
-        """Places of the rows of the tier's sample whose heads differ least, [queries, `count` or fewer]."""
+    def sampled(self, queries: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """Places of the rows of the sample whose heads differ least, [queries, `count` or fewer].
+
+        Args:
+            queries: their numbers.
+            count: at least 1.
+        """
         step, sample = self._tier.sample_step, self._tier.sample
         selector = None
         if self._findable is not None:
@@ -75,12 +80,13 @@ class CodeScan:
             selector = _selector(mask)
             count = min(count, int(np.count_nonzero(mask)))
         count = min(count, len(sample))
-        differing = np.empty((len(self._heads), count), np.int32)
+        heads = np.ascontiguousarray(self._heads[queries])
+        differing = np.empty((len(heads), count), np.int32)
         places = np.empty(differing.shape, np.int64)
         if count:
             _faiss.hammings_knn_mc(
-                *map(_pointer, (self._heads, sample)),
-                len(self._heads), len(sample), count, sample.shape[1],
+                *map(_pointer, (heads, sample)),
+                len(heads), len(sample), count, sample.shape[1],
                 *map(_pointer, (differing, places)), selector,
             )  # fmt: skip
         return places * step

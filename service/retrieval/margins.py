@@ -104,7 +104,8 @@ def measured(rows: Rows, metric: Metric, coder: SignCoder) -> Margins:
     passed: dict[int, list[float]] = {bits: [] for bits in sizes}
     faiss.omp_set_num_threads(1)
     for line, (place, query) in enumerate(zip(own.tolist(), queries, strict=True)):
-        differing = _differing(codes.heads, codes.heads[place]).astype(np.float64)
+        counts = {bits: _differing(head, head[place]) for bits, head in heads.items()}
+        differing = counts[coder.bit_count].astype(np.float64)
         raw = raw_of(rows, metric, query[None], numbers[None])[0]
         differing[place], raw[place] = np.inf, -np.inf  # a query doesn't find itself
         scored = first_scored(LEAST_TOP_K)
@@ -116,9 +117,9 @@ def measured(rows: Rows, metric: Metric, coder: SignCoder) -> Margins:
         needed.append((differing[truth] - coder.bit_count * angle) / deviation)
         least = bits_within(angle, _USUAL_Z, coder.bit_count)
         shares.append(np.count_nonzero(differing <= least) / len(numbers))
-        for bits, head in heads.items():
+        for bits, count in counts.items():
             least = head_bits_within(angle, _USUAL_Z, bits)
-            passed[bits].append(np.count_nonzero(_differing(head, head[place]) <= least) / len(numbers))
+            passed[bits].append(np.count_nonzero(count <= least) / len(numbers))
     # So little of what may be missed is measured on the collection's own vectors: the rest is left to queries
     # unlike them, and where lengths matter most, to a few long vectors.
     part = 4 if metric is Metric.INNER_PRODUCT else 2

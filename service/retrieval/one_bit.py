@@ -68,9 +68,7 @@ def search(
     if tier is not None and recall < 1 and top_k <= MAX_TOP_K and len(queries):
         few = max(_FEW_SHARE * int(rows.starts[-1]), _MIN_ROWS_PER_NEIGHBOR * top_k, _FEW_ROWS)
         if rows.live > few and tier.uncovered(segments) <= _MAX_UNCOVERED_SHARE * rows.live:
-            z, starts = tier.margins.z(recall), range(0, len(queries), _QUERIES_AT_ONCE)
-            parts = (queries[start : start + _QUERIES_AT_ONCE] for start in starts)
-            return [hits for part in parts for hits in _Search(tier, rows, metric, part, top_k, z).run()]
+            return _Search(tier, rows, metric, queries, top_k, tier.margins.z(recall)).run()
     return flat.search(rows, metric, queries, top_k)
 
 
@@ -131,11 +129,13 @@ class _Search:
 
     def run(self) -> list[list[Hit]]:
         faiss.omp_set_num_threads(1)
-        queries = np.arange(len(self._queries))
-        left, angles, exact = self._answer(queries, self._guessed())
-        if len(left):  # whose guess was too low; now so many rows are known to be as near
-            _, _, more = self._answer(left, angles)
-            exact += more
+        exact: list[int] = []
+        for start in range(0, len(self._queries), _QUERIES_AT_ONCE):
+            queries = np.arange(start, min(start + _QUERIES_AT_ONCE, len(self._queries)))
+            left, angles, many = self._answer(queries, self._guessed(queries))
+            exact += many
+            if len(left):  # whose guess was too low; now so many rows are known to be as near
+                exact += self._answer(left, angles)[2]
         if exact:
             chosen, rows = np.ascontiguousarray(self._queries[exact]), self._rows
             answers = flat.search(rows, self._metric, chosen, self._top_k)
@@ -143,15 +143,14 @@ class _Search:
                 self._hits[query] = answer
         return self._hits
 
-    def _guessed(self) -> NDArray[np.float64]:
+    def _guessed(self, queries: NDArray[np.int64]) -> NDArray[np.float64]:
         """At what angle the last of the nearest is, perhaps, [queries]: as shares of π."""
         step = self._tier.sample_step
         expected = self._ranked / step
         rank = min(self._ranked, math.ceil(expected + 2 * math.sqrt(expected)) + 1)
-        places = np.sort(self._scan.sampled(max(_LEAST_SAMPLED, 4 * rank)), axis=1)
+        places = np.sort(self._scan.sampled(queries, max(_LEAST_SAMPLED, 4 * rank)), axis=1)
         if not places.shape[1]:
             return np.ones(len(places))
-        queries = np.arange(len(places))
         _, raw = self._scored(queries, places)
         return self._farthest(queries, places, raw, raw, min(rank, places.shape[1]))
 

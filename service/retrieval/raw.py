@@ -37,11 +37,7 @@ def raw_of(
     compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
     raw = np.full(numbers.size, -np.inf, np.float32)
     pairs = numbers.ravel()
-    # Missing ones come behind the last segment; of few bits, so that sorting them takes one pass or two.
-    where = np.searchsorted(rows.starts, pairs, side="right") - 1
-    where[pairs < 0] = len(rows.segments)
-    order = np.argsort(where.astype(np.min_scalar_type(len(rows.segments))), kind="stable")
-    bounds = np.searchsorted(where[order], np.arange(len(rows.segments) + 1))
+    order, bounds = rows.by_segment(pairs)
     in_place = rows.segments[0].vectors.dtype == np.float32
     for here, vectors, chosen in (_in_place if in_place else _decoded)(rows, pairs, order, bounds):
         owners, scores = here // numbers.shape[1], np.empty(len(here), np.float32)

@@ -65,13 +65,24 @@ class Rows:
         chosen = numbers.ravel()
         dimension = self.segments[0].vectors.shape[1]
         vectors = np.empty((len(chosen), dimension), np.float32)
-        places = np.searchsorted(self.starts, chosen, side="right") - 1
-        order = np.argsort(places.astype(np.min_scalar_type(len(self.segments))), kind="stable")
-        bounds = np.searchsorted(places[order], np.arange(len(self.starts))).tolist()
-        for place in np.unique(places).tolist():
+        order, bounds = self.by_segment(chosen)
+        for place in np.flatnonzero(np.diff(bounds)).tolist():
             here = order[bounds[place] : bounds[place + 1]]
             vectors[here] = self.segments[place].vectors.take(chosen[here] - self.starts[place], axis=0)
         return vectors.reshape(*numbers.shape, dimension)
+
+    def by_segment(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row numbers, [rows], sorted by their segments; -1, which is none, comes last.
+
+        Returns:
+            The order int64 [rows], and where in it each segment's begin, int64 [segments + 1].
+        """
+        count = len(self.segments)
+        where = np.searchsorted(self.starts, numbers, side="right") - 1
+        where[numbers < 0] = count
+        # Of few bits, so that sorting them takes one pass or two.
+        order = np.argsort(where.astype(np.min_scalar_type(count)), kind="stable")
+        return order, np.searchsorted(where[order], np.arange(count + 1))
 
     def places(self, numbers: NDArray[np.int64]) -> list[tuple[Segment, int]]:
         """Segment and row of each of those rows, [rows]."""

@@ -85,7 +85,7 @@ def test_the_sample_has_rows_from_everywhere(
     monkeypatch.setattr(tier, "_SAMPLED_ROWS", ROWS // 5)
     fresh = replace(scanned)  # nothing is kept of another step
     assert fresh.sample_step == 5
-    places = scan(fresh, findable).sampled(20)
+    places = scan(fresh, findable).sampled(np.arange(len(QUERIES)), 20)
     rows = np.arange(0, ROWS, 5)
     if findable is not None:
         rows = rows[findable[rows]]
@@ -94,4 +94,7 @@ def test_the_sample_has_rows_from_everywhere(
         counts = differing(scanned.codes.heads, bits[query])
         assert set(line) <= set(rows.tolist())
         np.testing.assert_array_equal(counts[line], np.sort(counts[rows])[:20])
-    assert scan(fresh, np.zeros(ROWS, np.bool_)).sampled(20).shape == (len(QUERIES), 0)
+    assert scan(fresh, np.zeros(ROWS, np.bool_)).sampled(np.arange(len(QUERIES)), 20).shape == (
+        len(QUERIES),
+        0,
+    )

@@ -120,7 +120,7 @@ def test_a_wrong_guess_at_how_near_the_nearest_are_costs_no_recall(
     vectors: NDArray[np.float32],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(one_bit._Search, "_guessed", lambda self: np.full(len(self._queries), guess))
+    monkeypatch.setattr(one_bit._Search, "_guessed", lambda _self, queries: np.full(len(queries), guess))
     given = search(own_tier, segments)
     assert recall(given, nearest(vectors, Metric.COSINE, QUERIES, 10)) >= 0.98
 
@@ -296,7 +296,7 @@ def test_fewer_candidates_than_spare_ones(
     """Of two queries one has hardly more candidates than neighbours: there is nothing else to choose from."""
     queries = np.concatenate([vectors[:1], QUERIES[:1]])
     limits = np.array([0.0, 0.3])
-    monkeypatch.setattr(one_bit._Search, "_guessed", lambda _self: limits)
+    monkeypatch.setattr(one_bit._Search, "_guessed", lambda _self, queries: limits[queries])
     given = search(own_tier, segments, queries=queries, top_k=1)
     assert given[0] == ["0"]
     assert given[1] == nearest(vectors, Metric.COSINE, queries[1:], 1)[0]
