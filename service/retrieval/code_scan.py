@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.retrieval.columns import Mask
+from service.retrieval.signs import MAX_BITS
 from service.retrieval.tier import Tier
 
 # Of heads scanned for one query after another: 2 MiB, which stay in the cache.
 _TILE_BYTES = 2 * 1024 * 1024
 # Queries whose limits are that near to each other are scanned for together.
-_ALIKE_BITS = 3
+_ALIKE_BITS = 6
 _faiss: Any = faiss  # its stubs lack what is used here
 _pointer = _faiss.swig_ptr
 # The same for the sample.
@@ -43,6 +44,11 @@ class _Found(NamedTuple):
     owners: NDArray[np.int64]
     places: NDArray[np.int64]
     differing: NDArray[np.int16]
+
+    def at(self, chosen: NDArray[np.int64]) -> "_Found":
+        """Some of them."""
+        owners, places, differing = self
+        return _Found(owners.take(chosen), places.take(chosen), differing.take(chosen))
 
 
 class CodeScan:
@@ -103,26 +109,19 @@ class CodeScan:
             most: heads that may come close to one query.
         """
         order = np.argsort(head_limits, kind="stable")
-        places: list[NDArray[np.int64]] = []
-        differing: list[NDArray[np.int16]] = []
-        owners: list[NDArray[np.int64]] = []
+        parts: list[_Found] = []
         passed = np.zeros(len(queries), np.int64)
         # FAISS takes one limit for all queries of a call, so those with similar ones go together.
         alike = np.flatnonzero(np.diff(head_limits[order] // _ALIKE_BITS)) + 1
         for group in np.split(order, alike):
             for found in self._near_heads(queries[group], head_limits[group]):
-                owner = group[found.owners]
-                passed += np.bincount(owner, minlength=len(queries))
-                kept = (passed <= most)[owner]  # those of others are forgotten: that bounds the memory
-                near = np.flatnonzero(kept)
-                near = near[self._add_tails(queries[owner[near]], found, near) <= limits[owner[near]]]
-                places.append(found.places[near])
-                differing.append(found.differing[near])
-                owners.append(owner[near])
-        if not places:
-            nothing = np.empty((len(queries), 0), np.int64)
-            return Near(nothing, nothing.astype(np.int16), passed <= most)
-        return Near(*_lines(len(queries), owners, places, differing), passed <= most)
+                found = found._replace(owners=group[found.owners])
+                passed += np.bincount(found.owners, minlength=len(queries))
+                if passed.max() > most:  # theirs are forgotten: that bounds the memory
+                    found = found.at(np.flatnonzero((passed <= most)[found.owners]))
+                found.differing[:] += self._tails_differing(queries[found.owners], found.places)
+                parts.append(found.at(np.flatnonzero(found.differing <= limits[found.owners])))
+        return Near(*_lines(len(queries), parts), passed <= most)
 
     def _near_heads(self, queries: NDArray[np.int64], limits: NDArray[Any]) -> Iterator[_Found]:
         """Rows whose heads come close, tile by tile; `owners` index `queries`."""
@@ -139,36 +138,32 @@ class CodeScan:
             counts = np.diff(_faiss.rev_swig_ptr(result.lims, len(asked) + 1).astype(np.int64))
             count = int(counts.sum())
             if count:
-                owners = np.repeat(np.arange(len(asked)), counts)
                 differing = _faiss.rev_swig_ptr(result.distances, count).astype(np.int16)
-                own = np.flatnonzero(differing <= limits[owners])
-                places = _faiss.rev_swig_ptr(result.labels, count)[own] + start
-                yield _Found(owners[own], places, differing[own])
+                own = np.flatnonzero(differing <= np.repeat(limits, counts))
+                places = _faiss.rev_swig_ptr(result.labels, count).take(own)
+                places += start
+                yield _Found(np.repeat(np.arange(len(asked)), counts)[own], places, differing[own])
 
-    def _add_tails(
-        self, queries: NDArray[np.int64], found: _Found, near: NDArray[np.int64]
-    ) -> NDArray[np.int16]:
-        """In how many bits whole codes differ, of those `near`; noted in `found`, too."""
-        if self._tails.shape[1]:
-            words = self._tier.codes.tails.view(np.uint64).take(found.places[near], axis=0)
-            words ^= self._tails.take(queries, axis=0)
-            found.differing[near] += (
-                np.bitwise_count(words).T.astype(np.int16, order="C").sum(axis=0, dtype=np.int16)
-            )
-        return found.differing[near]
+    def _tails_differing(
+        self, queries: NDArray[np.int64], places: NDArray[np.int64]
+    ) -> NDArray[np.int16] | np.int16:
+        """In how many bits the tails of those queries and rows differ, pair by pair."""
+        if not self._tails.shape[1]:
+            return np.int16(0)
+        words = self._tier.codes.tails.view(np.uint64).take(places, axis=0)
+        words ^= self._tails.take(queries, axis=0)
+        counts = np.bitwise_count(words).T.astype(np.int16, order="C")
+        return np.asarray(counts.sum(axis=0, dtype=np.int16))
 
 
-def _lines(
-    count: int,
-    owners: list[NDArray[np.int64]],
-    places: list[NDArray[np.int64]],
-    differing: list[NDArray[np.int16]],
-) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+def _lines(count: int, parts: list[_Found]) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
     """A line for each of so many queries, its rows by how much they differ; -1 behind the last."""
-    owner, place, bits = np.concatenate(owners), np.concatenate(places), np.concatenate(differing)
-    # Two passes, the less important one first: numpy sorts so short numbers by their digits.
-    order = np.argsort(bits, kind="stable")
-    order = order[np.argsort(owner[order].astype(np.uint16), kind="stable")]
+    if not parts:
+        return np.empty((count, 0), np.int64), np.empty((count, 0), np.int16)
+    owner, place, bits = map(np.concatenate, zip(*parts, strict=True))
+    # Some queries' numbers and bits fit into 16 bits together: numpy sorts so short numbers by their digits.
+    keys = owner * (MAX_BITS + 1) + bits
+    order = np.argsort(keys.astype(np.min_scalar_type(count * (MAX_BITS + 1))), kind="stable")
     owner = owner[order]
     counts = np.bincount(owner, minlength=count)
     column = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)

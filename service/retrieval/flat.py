@@ -110,7 +110,7 @@ class _Search:
         rows, top_k = self._rows, self._top_k
         wanted = top_k + _SPARE
         if 2 * wanted >= rows.live:
-            return list(map(rows.hits, *nearest_of_all(rows, self._metric, self._queries, top_k)))
+            return rows.hits(*nearest_of_all(rows, self._metric, self._queries, top_k))
         found = self._candidates(wanted)
         error = self._rounding.error(found.unseen, self._queries, rows.largest_norm)
         # Candidates below these are further from the last of the answer than rounding is off for both: that
@@ -124,8 +124,7 @@ class _Search:
         lines = np.arange(len(order))[:, None]
         numbers, scores = numbers[lines, order], scores[lines, order]
         proved = self._rounding.measures(scores[:, -1]) > found.unseen + error
-        hits = rows.hits(numbers.ravel(), scores.ravel())
-        answers = [hits[start : start + top_k] for start in range(0, len(hits), top_k)]
+        answers = rows.hits(numbers, scores)
         for line in np.flatnonzero(~proved).tolist():
             answers[line] = self._scan(self._queries[line], float(scores[line, -1]))
         return answers
@@ -230,7 +229,7 @@ class _Search:
         every_number, every_score = np.concatenate(numbers), np.concatenate(scores)
         # Numbers rise: ties keep their order.
         order = np.argsort(-every_score, kind="stable")[: self._top_k]
-        return self._rows.hits(every_number[order], every_score[order])
+        return self._rows.hits(every_number[None, order], every_score[None, order])[0]
 
     def _plausible(
         self, vectors: NDArray[np.float32], query: NDArray[np.float32], floor: float

@@ -78,7 +78,7 @@ def head_bits_within(angles: NDArray[np.float64], z: float, head_bits: int) -> N
 
 def first_scored(top_k: int) -> int:
     """How many candidates are scored before anything is known about a query."""
-    return max(128, 2 * top_k)
+    return max(192, 2 * top_k)
 
 
 def measured(rows: Rows, metric: Metric, coder: SignCoder) -> Margins:

@@ -31,10 +31,10 @@ _MIN_ROWS_PER_NEIGHBOR = 8
 _FEW_SHARE = 0.04
 _FEW_ROWS = 768
 # Of the sample so many are scored at least, to guess at how near the nearest of all are.
-_LEAST_SAMPLED = 64
+_LEAST_SAMPLED = 32
 # After the first candidates so many times as many are scored at most, and then how near the nearest are is
 # known better.
-_GROWTH = 4
+_GROWTH = 8
 # Each of them may have a fair share of all rows as candidates, at some ten bytes.
 _QUERIES_AT_ONCE = 16
 # Candidates beyond top_k that are scored in float64.
@@ -167,20 +167,26 @@ class _Search:
         limits = bits_within(angles, self._z, bit_count)
         head_limits = head_bits_within(angles, self._z, head_bits)
         near = self._scan.within(queries, head_limits, limits, self._most)
-        enough = np.count_nonzero(near.places >= 0, axis=1) + len(self._others) >= self._top_k
+        enough = (near.places >= 0).sum(axis=1) + len(self._others) >= self._top_k
         enough &= near.complete
         exact = queries[~enough].tolist()
         queries, angles = queries[enough], angles[enough]
         if not len(queries):
             return queries, angles, exact
-        numbers, raw, farthest = self._scored_in_steps(queries, near.places[enough], near.differing[enough])
+        numbers, raw, farthest = self._scored_in_steps(
+            queries, near.places[enough], near.differing[enough], angles
+        )
         wide = farthest <= angles
         for query, line in zip(queries.tolist(), self._best_hits(queries, numbers, raw), strict=True):
             self._hits[query] = line
         return queries[~wide], farthest[~wide], exact
 
     def _scored_in_steps(
-        self, queries: NDArray[np.int64], places: NDArray[np.int64], differing: NDArray[np.int16]
+        self,
+        queries: NDArray[np.int64],
+        places: NDArray[np.int64],
+        differing: NDArray[np.int16],
+        angles: NDArray[np.float64],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
         """Score the candidates, those whose codes differ least first, until the others are too far off.
 
@@ -188,9 +194,11 @@ class _Search:
             queries: their numbers.
             places: of each one's candidates in the tier, [queries, candidates]; -1: none.
             differing: in how many bits, rising.
+            angles: within which the candidates were looked for, [queries].
 
         Returns:
-            Row numbers and raw scores [queries, scored], and the angle of the last of the nearest [queries].
+            Row numbers and raw scores [queries, scored], and the angle of the last of the nearest [queries];
+            perhaps a larger one, if all are within `angles`.
         """
         done = min(first_scored(self._top_k), places.shape[1])
         part = np.sort(places[:, :done], axis=1)
@@ -203,14 +211,17 @@ class _Search:
         while True:
             farthest = self._farthest(queries, scored, known, raw, self._ranked)
             least = bits_within(farthest, self._z, self._tier.coder.bit_count)
-            needed = np.count_nonzero((differing <= least[:, None]) & (places >= 0), axis=1)
-            size = min(int(needed.max(initial=0)), _GROWTH * done)
+            needed = ((differing <= least[:, None]) & (places >= 0)).sum(axis=1)
+            most = int(needed.max(initial=0))
+            size = min(most, _GROWTH * done)
             if size <= done:
                 return numbers, raw, farthest
             wanted = np.arange(done, size) < needed[:, None]
             part = np.sort(np.where(wanted, places[:, done:size], -1), axis=1)
             more_numbers, more_raw = self._scored(queries, part)
             numbers, raw = np.hstack([numbers, more_numbers]), np.hstack([raw, more_raw])
+            if size == most and np.all(farthest <= angles):
+                return numbers, raw, farthest
             scored, known = np.hstack([scored, part]), np.hstack([known, more_raw])
             done = size
 
@@ -260,14 +271,15 @@ class _Search:
         scores = rescored(self._rows, self._metric, self._queries[queries], best)
         scores[none] = -np.inf
         order = np.lexsort((best, -scores), axis=-1)[:, : self._top_k]
-        best, scores = np.take_along_axis(best, order, 1), np.take_along_axis(scores, order, 1)
-        return list(map(self._rows.hits, best, scores))
+        lines = np.arange(len(order))[:, None]
+        return self._rows.hits(best[lines, order], scores[lines, order])
 
     def _best(self, numbers: NDArray[np.int64], raw: NDArray[np.float32]) -> NDArray[np.int64]:
         """Those of the best raw scores, [queries, top_k and some]; of equal ones those written first."""
         wanted = min(self._top_k + _SPARE, raw.shape[1])
-        best = np.argpartition(-raw, wanted - 1, axis=1)[:, :wanted]
-        least = np.take_along_axis(raw, best, 1).min(axis=1, keepdims=True)
-        for query in np.flatnonzero(np.count_nonzero(raw >= least, axis=1) > wanted):  # rare
+        best = (-raw).argpartition(wanted - 1, axis=1)[:, :wanted]
+        lines = np.arange(len(best))[:, None]
+        least = raw[lines, best].min(axis=1, keepdims=True)
+        for query in np.flatnonzero((raw >= least).sum(axis=1) > wanted):  # rare
             best[query] = np.lexsort((numbers[query], -raw[query]))[:wanted]
-        return np.take_along_axis(numbers, best, 1)
+        return numbers[lines, best]

@@ -24,11 +24,35 @@ def own_pages(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     size = math.prod(shape) * kind.itemsize
     if size == 0:
         return np.empty(shape, kind)
-    pages = mmap.mmap(-1, size)
+    # Shared pages, the default, are a file's in memory, and seldom large.
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):  # as numpy does with its own
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, kind).reshape(shape)
+
+
+def aligned_rows(rows: int, dimension: int, dtype: DTypeLike) -> NDArray[Any]:
+    """An uninitialised array [rows, dimension] whose address is a multiple of its rows' size.
+
+    So any two of the same dimension and dtype are whole rows apart, and what reads rows of one by their
+    numbers reaches the others' too.
+    """
+    kind = np.dtype(dtype)
+    row_bytes = dimension * kind.itemsize
+    room = np.empty((rows + 1) * row_bytes, np.uint8)
+    start = -_address(room) % row_bytes
+    return room[start : start + rows * row_bytes].view(kind).reshape(rows, dimension)
+
+
+def first_row(vectors: NDArray[Any]) -> int:
+    """The address of an array that `aligned_rows` made, in rows."""
+    return _address(vectors) // vectors.strides[0]
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

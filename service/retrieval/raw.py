@@ -34,55 +34,36 @@ def raw_of(
     """
     faiss.omp_set_num_threads(1)
     l2 = metric is Metric.L2
-    compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
-    raw = np.full(numbers.size, -np.inf, np.float32)
-    pairs = numbers.ravel()
-    order, bounds = rows.by_segment(pairs)
-    in_place = rows.segments[0].vectors.dtype == np.float32
-    for here, vectors, chosen in (_in_place if in_place else _decoded)(rows, pairs, order, bounds):
-        owners, scores = here // numbers.shape[1], np.empty(len(here), np.float32)
-        pointers = map(_pointer, (queries, owners, vectors, chosen, scores))
-        compute(queries.shape[1], len(here), *pointers)
-        raw[here] = -scores if l2 else scores
-    return raw.reshape(numbers.shape)
+    places, vectors = rows.reach(numbers), rows.memory
+    raw = np.empty(numbers.shape, np.float32)
+    if vectors.dtype == np.float32:
+        compute = _faiss.fvec_L2sqr_by_idx if l2 else _faiss.fvec_inner_products_by_idx
+        compute(*map(_pointer, (raw, queries, vectors, places)), queries.shape[1], *numbers.shape)
+    else:
+        compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
+        for part, wide in _widened(vectors, places.ravel()):
+            owners, own = np.arange(part.start, part.stop) // numbers.shape[1], np.arange(len(wide))
+            pointers = map(_pointer, (queries, owners, wide, own, raw.ravel()[part]))
+            compute(queries.shape[1], len(wide), *pointers)
+    if l2:
+        np.negative(raw, out=raw)
+    raw[places < 0] = -np.inf
+    return raw
 
 
-_Parts = Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]
-"""Pairs, by their places; vectors; which of these each pair is of."""
-
-
-def _in_place(
-    rows: Rows, pairs: NDArray[np.int64], order: NDArray[np.int64], bounds: NDArray[np.int64]
-) -> _Parts:
-    for number in np.flatnonzero(np.diff(bounds)).tolist():
-        here = order[bounds[number] : bounds[number + 1]]
-        yield here, rows.segments[number].vectors, pairs[here] - rows.starts[number]
-
-
-def _decoded(
-    rows: Rows, pairs: NDArray[np.int64], order: NDArray[np.int64], bounds: NDArray[np.int64]
-) -> _Parts:
-    """Rows of all segments together, some at a time."""
-    dimension = rows.segments[0].vectors.shape[1]
-    count = int(bounds[-1])
-    size = max(1, min(count, _BLOCK_VALUES // dimension))
+def _widened(
+    vectors: NDArray[np.float16], places: NDArray[np.int64]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Those of float16 vectors as float32, some at a time; in the place of none, any."""
+    dimension = vectors.shape[1]
+    size = max(1, min(len(places), _BLOCK_VALUES // dimension))
     halves, bits = np.empty((size, dimension), np.float16), np.empty((size, dimension), np.int32)
-    numbers = np.arange(size)
-    ends = bounds.tolist()
-    number = 0
-    for start in range(0, count, size):
-        stop = min(start + size, count)
-        done = start
-        while done < stop:
-            while ends[number + 1] <= done:
-                number += 1
-            until = min(ends[number + 1], stop)
-            places = pairs[order[done:until]] - rows.starts[number]
-            into = halves[done - start : until - start]
-            rows.segments[number].vectors.take(places, axis=0, out=into, mode="clip")
-            done = until
+    for start in range(0, len(places), size):
+        stop = min(start + size, len(places))
         part = slice(0, stop - start)
-        yield order[start:stop], _float32(halves[part], bits[part]), numbers[part]
+        # Otherwise than by clipping numpy makes a copy first.
+        vectors.take(places[start:stop], axis=0, out=halves[part], mode="clip")
+        yield slice(start, stop), _float32(halves[part], bits[part])
 
 
 def _float32(halves: NDArray[np.float16], bits: NDArray[np.int32]) -> NDArray[np.float32]:

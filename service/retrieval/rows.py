@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from service.retrieval.columns import Mask
@@ -60,29 +61,28 @@ class Rows:
         """Of any row, rounded up."""
         return max(segment.largest_norm for segment in self.segments)
 
+    @cached_property
+    def memory(self) -> NDArray[Any]:
+        """All segments' vectors and what lies between them, [rows, dimension]: index it by `reach` only."""
+        first = min(self.segments, key=lambda segment: segment.first_row)
+        last = max(segment.first_row + len(segment.vectors) for segment in self.segments)
+        shape = (last - first.first_row, first.vectors.shape[1])
+        return as_strided(first.vectors, shape, writeable=False)
+
+    @cached_property
+    def _shifts(self) -> NDArray[np.int64]:
+        firsts = np.array([segment.first_row for segment in self.segments])
+        return np.asarray(firsts - firsts.min() - self.starts[:-1], np.int64)
+
+    def reach(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where those rows are in `memory`, of the same shape; -1, which is none, stays."""
+        places = numbers + self._shifts[np.searchsorted(self.starts, numbers, side="right") - 1]
+        places[numbers < 0] = -1
+        return places
+
     def gather(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of those rows, float32 [..., dimension]."""
-        chosen = numbers.ravel()
-        dimension = self.segments[0].vectors.shape[1]
-        vectors = np.empty((len(chosen), dimension), np.float32)
-        order, bounds = self.by_segment(chosen)
-        for place in np.flatnonzero(np.diff(bounds)).tolist():
-            here = order[bounds[place] : bounds[place + 1]]
-            vectors[here] = self.segments[place].vectors.take(chosen[here] - self.starts[place], axis=0)
-        return vectors.reshape(*numbers.shape, dimension)
-
-    def by_segment(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers, [rows], sorted by their segments; -1, which is none, comes last.
-
-        Returns:
-            The order int64 [rows], and where in it each segment's begin, int64 [segments + 1].
-        """
-        count = len(self.segments)
-        where = np.searchsorted(self.starts, numbers, side="right") - 1
-        where[numbers < 0] = count
-        # Of few bits, so that sorting them takes one pass or two.
-        order = np.argsort(where.astype(np.min_scalar_type(count)), kind="stable")
-        return order, np.searchsorted(where[order], np.arange(count + 1))
+        return self.memory.take(self.reach(numbers), axis=0).astype(np.float32, copy=False)
 
     def places(self, numbers: NDArray[np.int64]) -> list[tuple[Segment, int]]:
         """Segment and row of each of those rows, [rows]."""
@@ -90,9 +90,10 @@ class Rows:
         rows = numbers - self.starts[where]
         return [(self.segments[place], row) for place, row in zip(where.tolist(), rows.tolist(), strict=True)]
 
-    def hits(self, numbers: NDArray[np.int64], scores: NDArray[Any]) -> list[Hit]:
-        """Those rows, [hits], with their scores."""
+    def hits(self, numbers: NDArray[np.int64], scores: NDArray[Any]) -> list[list[Hit]]:
+        """Those rows, [queries, hits], with their scores."""
+        places = iter(self.places(numbers.ravel()))
         return [
-            Hit(segment, row, score)
-            for (segment, row), score in zip(self.places(numbers), scores.tolist(), strict=True)
+            [Hit(segment, row, score) for score, (segment, row) in zip(line, places, strict=False)]
+            for line in scores.tolist()
         ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.retrieval.columns import Columns
 from service.retrieval.index import CollectionSpec
+from service.retrieval.own_pages import aligned_rows
 from service.retrieval.section_file import BrokenFile, Buffer, SectionReader, write_sections
 from service.retrieval.segments import Segment
 from service.retrieval.stopping import Stop, Stopped
@@ -89,7 +90,7 @@ def read_segment(
             raise BrokenFile(f"it begins with row {sequences[0]}, other than its name says")
         dead = np.zeros(capacity, np.bool_)
         dead[:rows] = _dead(sequences[:rows], live, after)
-        vectors = np.empty((capacity, spec.dimension), spec.storage.value)
+        vectors = aligned_rows(capacity, spec.dimension, spec.storage.value)
         reader.read_into("vectors", vectors[:rows])
         ids = reader.read("ids").decode().split("\0")
         # One string for all that have none.

@@ -12,6 +12,7 @@ are 1.65 × the memory, and everyone waits. Rows not yet used take address space
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from service.retrieval.checks import Batch
 from service.retrieval.columns import Columns
 from service.retrieval.index import Storage
+from service.retrieval.own_pages import aligned_rows, first_row
 from service.retrieval.schema import Schema
 
 MAX_SEGMENT_ROWS = 16_384
@@ -32,7 +34,8 @@ class Segment:
     """Some rows of a collection.
 
     Attributes:
-        vectors: float32 or float16 [capacity, dimension]; rows from `used` on belong to the writer.
+        vectors: float32 or float16 [capacity, dimension], from `aligned_rows`; rows from `used` on belong to
+            the writer.
         ids: of the rows; longer than `used` where the writer is ahead.
         attributes: JSON of the rows, likewise.
         columns: those that the collection declares, likewise.
@@ -57,6 +60,11 @@ class Segment:
     def live_count(self) -> int:
         """How many rows can be found."""
         return self.used - self.dead_count
+
+    @cached_property
+    def first_row(self) -> int:
+        """Where in memory its vectors begin, in rows."""
+        return first_row(self.vectors)
 
     def without(self, rows: Sequence[int]) -> "Segment":
         """The same with these live rows dead."""
@@ -254,7 +262,7 @@ class Segments:
         return joined
 
     def _empty(self) -> Segment:
-        vectors = np.empty((self._capacity, self._dimension), self._dtype)
+        vectors = aligned_rows(self._capacity, self._dimension, self._dtype)
         columns = Columns(self._schema, self._capacity)
         sequences = np.empty(self._capacity, np.int64)
         return Segment(vectors, [], [], columns, sequences, 0, np.zeros(self._capacity, np.bool_), 0, 0.0)
