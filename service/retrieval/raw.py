@@ -35,26 +35,29 @@ def raw_of(
     faiss.omp_set_num_threads(1)
     l2 = metric is Metric.L2
     places, vectors = rows.reach(numbers), rows.memory
-    raw = np.empty(numbers.shape, np.float32)
+    raw = np.full(numbers.shape, -np.inf, np.float32)
     if vectors.dtype == np.float32:
         compute = _faiss.fvec_L2sqr_by_idx if l2 else _faiss.fvec_inner_products_by_idx
         compute(*map(_pointer, (raw, queries, vectors, places)), queries.shape[1], *numbers.shape)
     else:
         compute = _faiss.pairwise_indexed_L2sqr if l2 else _faiss.pairwise_indexed_inner_product
-        for part, wide in _widened(vectors, places.ravel()):
-            owners, own = np.arange(part.start, part.stop) // numbers.shape[1], np.arange(len(wide))
-            pointers = map(_pointer, (queries, owners, wide, own, raw.ravel()[part]))
+        pairs = np.flatnonzero(places >= 0)
+        owners, scores = pairs // numbers.shape[1], np.empty(len(pairs), np.float32)
+        for part, wide in _widened(vectors, places.ravel()[pairs]):
+            own = np.arange(len(wide))  # a pointer to it doesn't keep it
+            pointers = map(_pointer, (queries, owners[part], wide, own, scores[part]))
             compute(queries.shape[1], len(wide), *pointers)
+        raw.ravel()[pairs] = scores
     if l2:
         np.negative(raw, out=raw)
-    raw[places < 0] = -np.inf
+        raw[places < 0] = -np.inf
     return raw
 
 
 def _widened(
     vectors: NDArray[np.float16], places: NDArray[np.int64]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Those of float16 vectors as float32, some at a time; in the place of none, any."""
+    """Those of float16 vectors as float32, some at a time."""
     dimension = vectors.shape[1]
     size = max(1, min(len(places), _BLOCK_VALUES // dimension))
     halves, bits = np.empty((size, dimension), np.float16), np.empty((size, dimension), np.int32)
