@@ -166,7 +166,7 @@ class _Search:
             size = max(1, _GATHER_VALUES // self._queries.shape[1])
             for start in range(0, rows.live, size):
                 numbers = rows.numbers[start : start + size]
-                yield _Part(self._copied(numbers), 0, numbers, len(numbers), None)
+                yield _Part(rows.gather(numbers), 0, numbers, len(numbers), None)
         elif rows.kept is None:
             for first, segment in zip(rows.starts.tolist(), rows.segments, strict=False):
                 yield _Part(
@@ -180,20 +180,6 @@ class _Search:
             for first, segment, mask in zip(rows.starts.tolist(), rows.segments, rows.kept, strict=False):
                 if live := int(np.count_nonzero(mask)):
                     yield _Part(segment.vectors[: segment.used], first, None, live, mask, selects=True)
-
-    def _copied(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows of rising numbers, [rows, dimension]."""
-        rows = self._rows
-        if rows.segments[0].vectors.dtype != np.float32:
-            return rows.gather(numbers)
-        copied = np.empty((len(numbers), self._queries.shape[1]), np.float32)
-        bounds = np.searchsorted(numbers, rows.starts).tolist()
-        for segment, first, start, stop in zip(
-            rows.segments, rows.starts.tolist(), bounds[:-1], bounds[1:], strict=False
-        ):
-            # All are within the segment; unless told so, numpy makes a copy first.
-            np.take(segment.vectors, numbers[start:stop] - first, 0, copied[start:stop], mode="clip")
-        return copied
 
     def _nearest(self, part: _Part, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         queries = self._queries
