@@ -5,7 +5,8 @@ Rules, each with its test:
   2. An idle instance starts at once, unless waiting for the next arrival makes the mean answer faster;
      then never longer than `max_queue_delay_ms` from the first entry, never past the earliest
      deadline − L(b + 1), and not when nothing is coming.
-  3. A dispatched batch takes more entries until its values are copied, where that makes nobody late.
+  3. A dispatched batch takes more entries until its values are prepared and copied, where that makes nobody
+     late.
   4. What can't be answered in time any more isn't run: entries whose caller left, whose deadline passed,
      or whose deadline L(1) can't meet while others could use the time.
   5. A caller who leaves never takes its mates along; a run that fails fails its own batch only.
@@ -18,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.entry_queue import EntryQueue
 from service.errors import DeadlineExpired, InferenceFailed, RequestError, Unavailable
@@ -26,13 +27,24 @@ from service.group import Entry
 from service.latency import LatencyTable
 
 In = TypeVar("In")
+In_co = TypeVar("In_co", covariant=True)
 Out = TypeVar("Out")
-# Copies a batch's values in the thread that runs them; no more entries join from then on.
-Take = Callable[[], Sequence[In]]
-Run = Callable[[Take[In]], Awaitable[Sequence[Out | RequestError]]]
 # The gap to the next arrival is a mean over some ten of them; past so many gaps nothing is coming.
 _NEWEST_GAP_WEIGHT = 0.1
 _PATIENCE_GAPS = 2.0
+
+
+class Take(Protocol[In_co]):
+    """Copies a batch's values in the thread that runs them; no more entries join from then on."""
+
+    def __call__(self, prepare: Callable[[In_co], Any] | None = None, /) -> list[Any]:
+        """The values of those that somebody still waits for, or what `prepare` makes of each.
+
+        While they are prepared, others may join.
+        """
+
+
+Run = Callable[[Take[In]], Awaitable[Sequence[Out | RequestError]]]
 
 
 class _Batch:
@@ -51,12 +63,20 @@ class _Batch:
                 self.deadline = min(self.deadline, entry.group.deadline)
             return self._open
 
-    def take(self) -> list[Any]:
-        """The values of those that somebody still waits for."""
-        with self._lock:
-            self._open = False
-            self.entries = [entry for entry in self.entries if not entry.group.over]
-            return [entry.value for entry in self.entries]
+    def take(self, prepare: Callable[[Any], Any] | None = None, /) -> list[Any]:
+        """See `Take`."""
+        prepared = 0
+        while True:
+            with self._lock:
+                if prepare is None or prepared == len(self.entries):
+                    self._open = False
+                    self.entries = [entry for entry in self.entries if not entry.group.over]
+                    return [entry.value for entry in self.entries]
+                new = self.entries[prepared:]
+            for entry in new:
+                # Who left lets go of the value: the entry itself is held until the run has ended.
+                entry.value = None if entry.group.over else prepare(entry.value)
+            prepared += len(new)
 
 
 class DynamicBatcher(Generic[In, Out]):
@@ -168,6 +188,7 @@ class DynamicBatcher(Generic[In, Out]):
                     if self._queue:
                         self._wake(1)  # what this batch leaves behind is another instance's
                     await self._run_batch(run, entries, now)
+                    del entries  # and what they hold
             elif self._closing:
                 return
             else:
@@ -271,8 +292,8 @@ class DynamicBatcher(Generic[In, Out]):
             results = await run(batch.take)
             if len(results) != len(batch.entries):
                 raise InferenceFailed(f"the run gave {len(results)} results for {len(batch.entries)} images")
-            if results:
-                self._latency.observe(len(results), time.monotonic() - started)
+            if run_count := sum(not isinstance(result, RequestError) for result in results):
+                self._latency.observe(run_count, time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this batch and no other
             reason = str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}"
             # An instance each: raising one adds a traceback to it.

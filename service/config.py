@@ -10,6 +10,7 @@ from service.model_settings import ModelSettings
 from service.processor import available_cores
 from service.setting import BATCHING, LIMITS, MODELS, NETWORK, OPERATION, RETRIEVAL, parse, setting
 
+DECODING = ("auto", "threads", "inference")
 LOG_FORMATS = ("auto", "json", "console")
 INDEX_ENGINES = ("embedded", "pgvector", "milvus")
 # Of fewer items there is too little to learn an index from.
@@ -77,8 +78,20 @@ class Config(ModelSettings):
         low=2,
         high=1_000_000,
     )
+    decoding: str = setting(
+        "auto",
+        BATCHING,
+        "Which threads decode images: threads of their own, beside the models' runs; or inference, those of "
+        "the runs, each its batch's images, which are not handed over. auto: inference where there is one "
+        "core and no GPU.",
+        choices=DECODING,
+    )
     decode_threads: int = setting(
-        0, BATCHING, "Threads that decode images; 0: a quarter of the cores, at least one.", low=0, high=1024
+        0,
+        BATCHING,
+        "Threads that decode images, where they have their own; 0: a quarter of the cores, at least one.",
+        low=0,
+        high=1024,
     )
 
     max_message_bytes: int = setting(
@@ -212,6 +225,11 @@ class Config(ModelSettings):
                     f"queue_capacity is {self.queue_capacity}; "
                     f"expected at least 2 × max_batch_size{of_model} = {2 * size}"
                 )
+        if self.decode_threads and self.decoding == "inference":
+            raise ConfigError(
+                f"decode_threads is {self.decode_threads} and decoding is 'inference'; "
+                "expected one of the two, not both"
+            )
         if bool(self.index_url) == (self.index_engine == "embedded"):
             # The URL itself may have a password.
             found = "set" if self.index_url else "empty"
@@ -292,11 +310,6 @@ class Config(ModelSettings):
                 raise ConfigError(
                     f"model_settings names model {name!r}; the repository has {', '.join(sorted(known))}"
                 )
-
-    @property
-    def decode_thread_count(self) -> int:
-        """Threads that decode, the 0 resolved."""
-        return self.decode_threads or max(1, available_cores() // 4)
 
     @property
     def search_thread_count(self) -> int:

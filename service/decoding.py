@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -13,6 +13,7 @@ from service.errors import DeadlineExpired, InferenceFailed, RequestError
 from service.group import Entry, Group
 from service.workers import NICENESS, WorkerPool
 
+T = TypeVar("T")
 log = structlog.get_logger()
 # So that a thread never waits for the event loop to hand it its next work.
 _LOOKAHEAD = 1
@@ -67,34 +68,32 @@ class DecodingStage:
         self, entry: Entry, then: Callable[[Entry, Any], None], future: "asyncio.Future[Any]"
     ) -> None:
         self._running -= 1
-        try:
-            if not entry.group.over and not future.cancelled():
-                result = future.result()
-                if isinstance(result, RequestError):
-                    entry.group.set(entry.index, result)
-                else:
-                    then(entry, result)
-        except Exception as error:  # the decoder's own fault: this image fails, and nothing else
-            log.error("decode_crashed", exc_info=error)
-            # The future holds the error, and its frames would hold the future: and so the image's bytes.
-            error.__traceback__ = error.__context__ = error.__cause__ = None
-            entry.group.set(
-                entry.index,
-                InferenceFailed(f"the server failed to decode the image: {type(error).__name__}"),
-            )
+        if not entry.group.over and not future.cancelled():
+            result = future.result()
+            if not isinstance(result, RequestError):
+                result = attempted(partial(then, entry, result))
+            if isinstance(result, RequestError):
+                entry.group.set(entry.index, result)
         self._feed()
 
 
-def _unless_over(group: Group[Any], decode: Callable[[], Any]) -> Any:
-    """In a thread; a caller who left while the work waited for it is seen here.
+def attempted(decode: Callable[[], T]) -> T | RequestError:
+    """What `decode` gives, or what is wrong with its image.
 
-    What is wrong with an image is given back as a value, without its traceback and context: their frames
-    would keep the image's bytes until the garbage collector comes by.
+    A value, without traceback and context: their frames would keep the image's bytes until the garbage
+    collector comes by.
     """
-    if group.over:
-        return None
     try:
         return decode()
     except RequestError as error:
         error.__context__ = error.__cause__ = None
         return error.with_traceback(None)
+    except Exception as error:  # the decoder's own fault: this image fails, and nothing else
+        log.error("decode_crashed", exc_info=error)
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        return InferenceFailed(f"the server failed to decode the image: {type(error).__name__}")
+
+
+def _unless_over(group: Group[Any], decode: Callable[[], Any]) -> Any:
+    """In a thread; a caller who left while the work waited for it is seen here."""
+    return None if group.over else attempted(decode)

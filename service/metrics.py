@@ -59,7 +59,8 @@ class Metrics:
             registry=registry,
         )
         self.decode = self._model_seconds(
-            "fovea_decode_seconds", "Decoding and preprocessing of an image, its wait for a thread included."
+            "fovea_decode_seconds",
+            "Decoding and preprocessing of an image, its wait for a decoding thread included.",
         )
         self.queue = CountedHistogram(
             "fovea_queue_seconds", "From an image's arrival in the queue to its batch.",

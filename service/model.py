@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.admission import Admission, Load
 from service.batching import DynamicBatcher, Take
 from service.config import Config
+from service.decoding import attempted
 from service.errors import InferenceFailed, NoClasses, RequestError
 from service.forecast import Forecast
 from service.latency import LatencyTable
@@ -25,7 +26,7 @@ from service.workers import NICENESS, WorkerPool
 
 
 class Input(NamedTuple):
-    """What the batcher gets of one image.
+    """What the batcher gets of a decoded image.
 
     Attributes:
         pixels: uint8 [height, width, 3].
@@ -33,6 +34,18 @@ class Input(NamedTuple):
     """
 
     pixels: NDArray[np.uint8]
+    top_k: int
+
+
+class Undecoded(NamedTuple):
+    """What it gets of one that the thread of its run decodes.
+
+    Attributes:
+        decode: gives the pixels, as `Input` has them, or raises.
+        top_k: as `Input` has it.
+    """
+
+    decode: Callable[[], NDArray[np.uint8]]
     top_k: int
 
 
@@ -67,7 +80,7 @@ class Model:
         default_timeout_ms: the deadline of calls and messages that set none.
         admission: the door that a request goes through first.
         metrics: of this model.
-        batcher: takes `Input` and gives `Prediction`.
+        batcher: takes `Input` and `Undecoded`, and gives `Prediction`.
     """
 
     def __init__(self, manifest: Manifest, config: Config, settings: ModelSettings, metrics: Metrics) -> None:
@@ -110,7 +123,7 @@ class Model:
         self.metrics.saturation.set_function(
             lambda: 1000 * forecast.backlog_s(self.admission.images) / self.default_timeout_ms
         )
-        self.batcher: DynamicBatcher[Input, Prediction] = DynamicBatcher(
+        self.batcher: DynamicBatcher[Input | Undecoded, Prediction] = DynamicBatcher(
             [self._runner(*instance) for instance in zip(self._sessions, self._threads, strict=True)],
             batch_sizes=session.batch_sizes,
             latency=latency,
@@ -138,14 +151,23 @@ class Model:
 
     def _runner(
         self, session: ModelSession, thread: WorkerPool
-    ) -> Callable[[Take[Input]], Awaitable[Sequence[Prediction | RequestError]]]:
-        async def run(take: Take[Input]) -> Sequence[Prediction | RequestError]:
+    ) -> Callable[[Take[Input | Undecoded]], Awaitable[Sequence[Prediction | RequestError]]]:
+        async def run(take: Take[Input | Undecoded]) -> Sequence[Prediction | RequestError]:
             return await thread.run(partial(self._run_blocking, session, take))
 
         return run
 
-    def _run_blocking(self, session: ModelSession, take: Take[Input]) -> Sequence[Prediction | RequestError]:
-        inputs = take()
+    def _run_blocking(
+        self, session: ModelSession, take: Take[Input | Undecoded]
+    ) -> Sequence[Prediction | RequestError]:
+        taken: list[Input | RequestError] = take(_decoded)
+        inputs = [one for one in taken if isinstance(one, Input)]
+        if len(inputs) == len(taken):
+            return self._predict(session, inputs)
+        predictions = iter(self._predict(session, inputs))
+        return [next(predictions) if isinstance(one, Input) else one for one in taken]
+
+    def _predict(self, session: ModelSession, inputs: Sequence[Input]) -> Sequence[Prediction | RequestError]:
         if not inputs:
             return []
         # As np.stack, at a third of its cost for many small images.
@@ -182,3 +204,10 @@ class Model:
             timeout_s = 0
         ended = [thread.close(timeout_s) for thread in self._threads]
         return all(ended)
+
+
+def _decoded(value: Input | Undecoded) -> Input | RequestError:
+    if isinstance(value, Input):
+        return value
+    pixels = attempted(value.decode)
+    return pixels if isinstance(pixels, RequestError) else Input(pixels, value.top_k)

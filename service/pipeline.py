@@ -19,7 +19,7 @@ from service.errors import DeadlineExpired, InvalidImage, Overloaded, RequestErr
 from service.group import Entry, Group, Priority
 from service.image import ImageLimits, RawImage, from_raw, open_image
 from service.metrics import Metrics
-from service.model import Input, Model, Prediction
+from service.model import Input, Model, Prediction, Undecoded
 from service.preprocess import Preprocessing, preprocess
 
 ImageSource = bytes | RawImage
@@ -72,11 +72,14 @@ class Pipeline:
     for the whole request.
     """
 
-    def __init__(self, config: Config, metrics: Metrics, code_of: Callable[[RequestError], str]) -> None:
+    def __init__(
+        self, config: Config, decode_threads: int, metrics: Metrics, code_of: Callable[[RequestError], str]
+    ) -> None:
         """Start the decoding threads, on the running loop.
 
         Args:
-            config: limits and threads.
+            config: limits.
+            decode_threads: 0: the thread that runs a batch decodes its images.
             metrics: are told how every image ended.
             code_of: an error's code, for the metrics.
         """
@@ -86,7 +89,7 @@ class Pipeline:
         # On Python 3.11 asking for it makes a system call each time.
         self._loop = asyncio.get_running_loop()
         self._unread = 0  # requests that would be refused unread
-        self._decoding = DecodingStage(config.decode_thread_count)
+        self._decoding = DecodingStage(decode_threads) if decode_threads else None
 
     def refuse_early(self, model: Model, deadline: float) -> None:
         """Refuse a request of which only the deadline is known, if even one image would be refused.
@@ -195,6 +198,9 @@ class Pipeline:
                         group.set(index, error.with_traceback(None))
                     else:
                         ready.append(entry)
+                elif self._decoding is None:
+                    entry.value = Undecoded(partial(self._prepare_timed, image, model), top_k)
+                    ready.append(entry)
                 else:
                     prepare = partial(self._prepare, image, model.preprocessing)
                     self._decoding.put(entry, prepare, partial(self._decoded, model, top_k))
@@ -209,6 +215,12 @@ class Pipeline:
         model.metrics.decode.observe(time.monotonic() - entry.arrived)
         entry.value = Input(pixels, top_k)
         model.batcher.put(entry)
+
+    def _prepare_timed(self, image: ImageSource, model: Model) -> NDArray[np.uint8]:
+        started = time.monotonic()
+        pixels = self._prepare(image, model.preprocessing)
+        model.metrics.decode.observe(time.monotonic() - started)
+        return pixels
 
     def _prepare(self, image: ImageSource, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         if isinstance(image, RawImage):
@@ -243,7 +255,7 @@ class Pipeline:
 
     def close(self, timeout_s: float) -> bool:
         """End the decoding threads; whether they ended within the time."""
-        return self._decoding.close(timeout_s)
+        return self._decoding is None or self._decoding.close(timeout_s)
 
 
 def _load(images: Sequence[ImageSource]) -> Load:

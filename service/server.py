@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -81,11 +80,14 @@ class Server:
         """
         self._metrics = Metrics()
         self._repository = ModelRepository(config, self._metrics)
-        self._config = config = replace(config, decode_threads=self._repository.threads.decode_threads)
+        self._config = config
         self._index = open_index(config)
         try:
             drop_left_overs(self._index, shared=config.index_engine != "embedded")
-            self._pipeline = Pipeline(config, self._metrics, lambda error: status_of(error).name)
+            decode_threads = self._repository.threads.decode_threads
+            self._pipeline = Pipeline(
+                config, decode_threads, self._metrics, lambda error: status_of(error).name
+            )
             self._gallery = Gallery(self._index, self._pipeline, self._repository, config, self._metrics)
         except BaseException:
             self._index.close()

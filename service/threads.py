@@ -23,7 +23,7 @@ class ThreadBudget:
         cores: that this process may use: affinity and cgroup quota.
         models: name → its settings, with no 0 left in `intra_op_threads`.
         runs: name → runs at the same time: its instances, on each GPU where it has several.
-        decode_threads: for all models together.
+        decode_threads: for all models together; 0: the threads of the models' runs decode.
     """
 
     cores: int
@@ -82,9 +82,10 @@ def share_threads(
 ) -> ThreadBudget:
     """Divide the cores among what the configuration leaves open.
 
-    Decoding gets a quarter of the cores, at least one thread, and what inference leaves where GPUs do
-    that. The instances of all models share the rest, each at least one thread; below 4 cores they share
-    all of them, because a core kept for decoding would idle too long.
+    Decoding gets a quarter of the cores, at least one thread, and what inference leaves where GPUs do that;
+    none of its own on a single core, where nothing could be done at the same time. The instances of all
+    models share the rest, each at least one thread; below 4 cores they share all of them, because a core kept
+    for decoding would idle too long.
 
     Args:
         config: settings; a 0 is decided here.
@@ -100,7 +101,12 @@ def share_threads(
         for name, settings in models.items()
     }
     decode_threads = config.decode_threads
-    if not decode_threads and names and all(gpu.values()):
+    in_runs = config.decoding == "inference" or (
+        config.decoding == "auto" and not decode_threads and cores == 1 and not any(gpu.values())
+    )
+    if in_runs:
+        decode_threads = 0
+    elif not decode_threads and names and all(gpu.values()):
         decode_threads = max(1, cores - sum(runs.values()))
     elif not decode_threads:
         decode_threads = max(1, cores // 4)

@@ -111,6 +111,43 @@ class TestDropping:
         run(main())
 
 
+class TestPreparing:
+    def test_others_join_while_values_are_prepared_and_who_leaves_is_not_run(self) -> None:
+        async def main() -> None:
+            groups: dict[int, Group[int]] = {}
+            batches: list[list[int]] = []
+            prepared: list[int] = []
+
+            async def execute(take: Take[int]) -> Sequence[int]:
+                def prepare(value: int) -> int:
+                    prepared.append(value)
+                    if value == 1:  # two more come, and one who was there before is gone
+                        groups[2].leave()
+                        for late in (3, 4, 5):
+                            put(late)
+                        groups[4].leave()
+                    return 10 * value
+
+                batches.append(take(prepare))
+                return batches[-1]
+
+            async with at_work(execute, batch_sizes=(1, 2, 3, 4)) as batcher:
+
+                def put(value: int) -> None:
+                    groups[value] = Group(1, FOREVER)
+                    batcher.put(Entry(groups[value], 0, value))
+
+                for value in (1, 2):
+                    put(value)
+                assert await all_of(*(groups[value].wait() for value in (1,))) == [[10]]
+                assert await all_of(*(groups[value].wait() for value in (3, 5))) == [[30], [50]]
+            # The batch of four was full with 4, who left only then; 5 ran alone.
+            assert batches == [[10, 30], [50]]
+            assert prepared == [1, 3, 5]
+
+        run(main())
+
+
 class TestFailures:
     def test_a_failing_run_fails_its_own_batch_only_each_with_its_own_error(self) -> None:
         async def main() -> None:
@@ -164,6 +201,20 @@ class TestFailures:
                     house.instances[0].fail_next = ValueError("at once")
                     await house.ask(value)
                 assert house.latency(1) == CPU_S[1]
+
+        run(main())
+
+    def test_a_run_of_nothing_but_errors_says_nothing_either(self) -> None:
+        async def main() -> None:
+            async def execute(take: Take[int]) -> Sequence[int | RequestError]:
+                return [InvalidRequest("broken") for _ in take()]
+
+            async with at_work(execute) as batcher:
+                for _ in range(40):
+                    group: Group[int] = Group(1, FOREVER)
+                    batcher.put(Entry(group, 0, 1))
+                    assert isinstance((await group.wait())[0], InvalidRequest)
+                assert batcher._latency(1) == CPU_S[1]
 
         run(main())
 

@@ -1,9 +1,12 @@
 """The batcher with real threads: values are copied there while the loop adds entries."""
 
 import asyncio
+import operator
 import random
 from collections.abc import Sequence
 from functools import partial
+
+import pytest
 
 from service.batching import DynamicBatcher, Run, Take
 from service.group import Entry, Group
@@ -14,13 +17,16 @@ TIMEOUT_S = 30.0
 REQUESTS = 3000
 
 
-async def test_nobody_is_lost_or_mixed_up_while_threads_copy_and_callers_come_and_leave() -> None:
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_nobody_is_lost_or_mixed_up_while_threads_copy_and_callers_come_and_leave(
+    prepared: bool,
+) -> None:
     random_source = random.Random(1)
     copied: list[int] = []
     pools = [WorkerPool(f"inference-{number}", threads=1, capacity=1) for number in range(2)]
 
     def execute(take: Take[int]) -> Sequence[int]:
-        values = take()
+        values = take(operator.pos) if prepared else take()
         copied.extend(values)  # atomic, also between threads
         return [-value for value in values]
 

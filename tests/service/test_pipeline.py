@@ -16,7 +16,7 @@ async def test_of_those_refused_unread_some_are_read_since_they_may_be_bulk(tmp_
     write_colors(tmp_path / "models")
     config, metrics = Config(model_repository=tmp_path / "models", execution_provider="cpu"), Metrics()
     repository = ModelRepository(config, metrics)
-    pipeline = Pipeline(config, metrics, lambda error: type(error).__name__)
+    pipeline = Pipeline(config, 1, metrics, lambda error: type(error).__name__)
     model, _ = await repository.load("colors")
     deadline = time.monotonic() + 60
     pipeline.refuse_early(model, deadline)

@@ -44,12 +44,12 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[tuple[Pipeline, Model]]:
+@pytest.fixture(params=[1, 0], ids=["decoding threads", "decoding in runs"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Pipeline, Model]]:
     """The request path without gRPC, with a real model."""
     folder = write_colors(tmp_path / "models")
-    config, metrics = Config(decode_threads=1), Metrics()
-    pipeline = Pipeline(config, metrics, lambda error: type(error).__name__)
+    config, metrics = Config(), Metrics()
+    pipeline = Pipeline(config, request.param, metrics, lambda error: type(error).__name__)
     model = Model(read_manifest(folder), config, config.for_model("colors"), metrics)
     model.batcher.start()
     yield pipeline, model

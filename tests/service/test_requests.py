@@ -22,11 +22,19 @@ from PIL import Image
 
 from service.image import decode
 from service.preprocess import Preprocessing, preprocess
-from tests.packages import SIZE, colors_embedding, colors_logits, write_colors, write_slow
+from tests.packages import (
+    SIZE,
+    colors_embedding,
+    colors_logits,
+    write_colors,
+    write_not_finite,
+    write_slow,
+)
 from tests.servers import ServerProcess
 
 SPEC = Preprocessing(SIZE, SIZE, SIZE, "bilinear")
 TIMEOUT_S = 30
+DECODING = ("threads", "inference")  # which threads do it must make no difference to callers
 
 
 def random_image(seed: int, height: int = 20, width: int = 30) -> NDArray[np.uint8]:
@@ -55,6 +63,19 @@ def assert_logits(result: pb.ClassifyResult, pixels: NDArray[np.uint8]) -> None:
     np.testing.assert_allclose(
         result.classification.logits, colors_logits(preprocess(pixels, SPEC)), rtol=1e-5
     )
+
+
+@pytest.fixture(scope="module", params=DECODING)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """With the models `colors` (the default) and `broken`; for tests that leave it as it is."""
+    folder = tmp_path_factory.mktemp("server")
+    write_colors(folder / "models")
+    write_not_finite(folder / "models")
+    options = ("--default-model", "colors", "--decoding", request.param)
+    with ServerProcess(folder / "models", folder / "index", *options) as process:
+        yield process
 
 
 @pytest.fixture
@@ -335,14 +356,16 @@ def test_an_embedding_stream_is_answered_in_order(server: ServerProcess) -> None
         np.testing.assert_allclose(values, colors_embedding(preprocess(each, SPEC)), rtol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module", params=DECODING)
+def slow_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """One image at a time, each of which takes a while; little room."""
     folder = tmp_path_factory.mktemp("slow")
     write_slow(folder / "models")
     options = (
         "--max-batch-size", "1", "--queue-capacity", "8", "--max-images-per-request", "4",
-        "--stream-window-images", "3",
+        "--stream-window-images", "3", "--decoding", request.param,
     )  # fmt: skip
     with ServerProcess(folder / "models", folder / "index", *options) as process:
         yield process

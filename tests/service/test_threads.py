@@ -18,7 +18,7 @@ def on_gpu(settings: ModelSettings) -> bool:
 
 @pytest.mark.parametrize(
     ("cores", "intra_op", "decode"),
-    [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 3, 1), (8, 6, 2), (16, 12, 4), (64, 48, 16)],
+    [(1, 1, 0), (2, 2, 1), (3, 3, 1), (4, 3, 1), (8, 6, 2), (16, 12, 4), (64, 48, 16)],
 )
 def test_one_model_gets_what_decoding_leaves(cores: int, intra_op: int, decode: int) -> None:
     budget = share_threads(Config(), ["a"], on_cpu, cores)
@@ -44,6 +44,15 @@ def test_what_is_set_stays() -> None:
     budget = share_threads(config, ["a", "b"], on_cpu, 4)
     assert {name: model.intra_op_threads for name, model in budget.models.items()} == {"a": 3, "b": 7}
     assert budget.decode_threads == 5
+
+
+def test_the_runs_decode_where_that_is_asked_for_or_there_is_one_core() -> None:
+    assert share_threads(Config(decoding="inference"), ["a"], on_cpu, 16).decode_threads == 0
+    assert share_threads(Config(decoding="inference"), ["a"], on_cpu, 16).models["a"].intra_op_threads == 16
+    assert share_threads(Config(), ["a", "b"], on_cpu, 1).decode_threads == 0
+    assert share_threads(Config(decoding="threads"), ["a"], on_cpu, 1).decode_threads == 1
+    assert share_threads(Config(decode_threads=2), ["a"], on_cpu, 1).decode_threads == 2
+    assert share_threads(Config(execution_provider="cuda"), ["a"], on_gpu, 1).decode_threads == 1
 
 
 def test_gpus_leave_the_cores_to_decoding() -> None:

@@ -45,7 +45,7 @@ async def opened(config: Config, index: Index, *models: str) -> AsyncIterator[Ga
     """A gallery with these models loaded."""
     metrics = Metrics()
     repository = ModelRepository(config, metrics)
-    pipeline = Pipeline(config, metrics, lambda error: type(error).__name__)
+    pipeline = Pipeline(config, 1, metrics, lambda error: type(error).__name__)
     gallery = Gallery(index, pipeline, repository, config, metrics)
     try:
         for name in models:
