@@ -292,8 +292,9 @@ class DynamicBatcher(Generic[In, Out]):
             results = await run(batch.take)
             if len(results) != len(batch.entries):
                 raise InferenceFailed(f"the run gave {len(results)} results for {len(batch.entries)} images")
-            if run_count := sum(not isinstance(result, RequestError) for result in results):
-                self._latency.observe(run_count, time.monotonic() - started)
+            # What couldn't be prepared took its time and didn't run.
+            if results and not any(isinstance(entry.value, RequestError) for entry in batch.entries):
+                self._latency.observe(len(results), time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails this batch and no other
             reason = str(error) if isinstance(error, RequestError) else f"the run failed: {error!r}"
             # An instance each: raising one adds a traceback to it.

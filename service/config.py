@@ -83,7 +83,7 @@ class Config(ModelSettings):
         BATCHING,
         "Which threads decode images: threads of their own, beside the models' runs; or inference, those of "
         "the runs, each its batch's images, which are not handed over. auto: inference where there is one "
-        "core and no GPU.",
+        "core, no GPU, and decode_threads isn't set.",
         choices=DECODING,
     )
     decode_threads: int = setting(

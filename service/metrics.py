@@ -63,7 +63,8 @@ class Metrics:
             "Decoding and preprocessing of an image, its wait for a decoding thread included.",
         )
         self.queue = CountedHistogram(
-            "fovea_queue_seconds", "From an image's arrival in the queue to its batch.",
+            "fovea_queue_seconds",
+            "From an image's arrival in the queue, decoded or to be decoded in the run, to its batch.",
             ["model"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.inference = self._model_seconds("fovea_inference_seconds", "One run of a batch.")

@@ -31,7 +31,7 @@ _MIN_ROWS_PER_NEIGHBOR = 8
 _FEW_SHARE = 0.04
 _FEW_ROWS = 768
 # Of the sample so many are scored at least, to guess at how near the nearest of all are.
-_LEAST_SAMPLED = 32
+_LEAST_SAMPLED = 64
 # After the first candidates so many times as many are scored at most, and then how near the nearest are is
 # known better.
 _GROWTH = 8
@@ -197,8 +197,8 @@ class _Search:
             angles: within which the candidates were looked for, [queries].
 
         Returns:
-            Row numbers and raw scores [queries, scored], and the angle of the last of the nearest [queries];
-            perhaps a larger one, if all are within `angles`.
+            Row numbers and raw scores [queries, scored], and the angle of the last of the nearest [queries]:
+            where all are within `angles`, perhaps as it was before the last were scored.
         """
         done = min(first_scored(self._top_k), places.shape[1])
         part = np.sort(places[:, :done], axis=1)
@@ -245,6 +245,9 @@ class _Search:
     ) -> NDArray[np.float64]:
         """The largest angle of the rows of the tier that score as well as the rank-th best, [queries].
 
+        By distance rows of other lengths, which aren't scored yet, may be as near at wider angles: it is the
+        largest that any could have.
+
         Args:
             queries: their numbers.
             places: scored rows of the tier, [queries, rows].
@@ -255,6 +258,8 @@ class _Search:
         last = max(0, raw.shape[1] - rank)
         least = np.partition(raw, last, axis=1)[:, last]
         least = np.minimum(least, known.max(axis=1, initial=-np.inf))
+        if self._metric is Metric.L2:
+            return self._angles.widest(queries, least, self._tier.lengths)
         near = (known >= least[:, None]) & (places >= 0)
         codes, (line, _), found = self._tier.codes, np.nonzero(near), places[near]
         angles = self._angles.of(queries[line], known[near], codes.lengths[found], codes.projections[found])

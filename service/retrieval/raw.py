@@ -60,13 +60,11 @@ def _widened(
     """Those of float16 vectors as float32, some at a time."""
     dimension = vectors.shape[1]
     size = max(1, min(len(places), _BLOCK_VALUES // dimension))
-    halves, bits = np.empty((size, dimension), np.float16), np.empty((size, dimension), np.int32)
+    bits = np.empty((size, dimension), np.int32)
     for start in range(0, len(places), size):
         stop = min(start + size, len(places))
         part = slice(0, stop - start)
-        # Otherwise than by clipping numpy makes a copy first.
-        vectors.take(places[start:stop], axis=0, out=halves[part], mode="clip")
-        yield slice(start, stop), _float32(halves[part], bits[part])
+        yield slice(start, stop), _float32(vectors.take(places[start:stop], axis=0), bits[part])
 
 
 def _float32(halves: NDArray[np.float16], bits: NDArray[np.int32]) -> NDArray[np.float32]:

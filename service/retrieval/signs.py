@@ -166,3 +166,20 @@ class Angles:
             inner = raw.astype(np.float64) - projections - self._projections[query] + self._coder.squared_norm
         cosines = inner / np.maximum(far * own, np.finfo(np.float32).tiny)
         return np.asarray(np.arccos(np.clip(cosines, -1, 1)) / np.pi)
+
+    def widest(
+        self, queries: NDArray[np.int64], raw: NDArray[np.float32], lengths: tuple[float, float]
+    ) -> NDArray[np.float64]:
+        """The widest angle at which a vector may be as near, by distance, float64 [queries].
+
+        Args:
+            queries: their numbers.
+            raw: float32 [queries]: minus squared distances.
+            lengths: of the shortest and of the longest code there is.
+        """
+        own = self._lengths[queries]
+        # By the law of cosines; a tangent to the ball around the query is the widest, if it isn't inside.
+        tangent = own * own + raw
+        far = np.maximum(np.clip(np.sqrt(np.maximum(tangent, 0)), *lengths), np.finfo(np.float32).tiny)
+        cosines = (far * far + tangent) / (2 * far * np.maximum(own, np.finfo(np.float32).tiny))
+        return np.asarray(np.arccos(np.clip(cosines, -1, 1)) / np.pi)

@@ -83,6 +83,11 @@ class Tier:
         """Heads of some rows from everywhere, uint8 [rows, bytes]: to guess how near others are."""
         return np.ascontiguousarray(self.codes.heads[:: self.sample_step])
 
+    @cached_property
+    def lengths(self) -> tuple[float, float]:
+        """Of the shortest and of the longest row, as the codes have them."""
+        return float(self.codes.lengths.min()), float(self.codes.lengths.max())
+
     @property
     def useful(self) -> bool:
         """Whether searching by it is quicker than comparing everything."""

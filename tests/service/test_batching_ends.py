@@ -204,17 +204,20 @@ class TestFailures:
 
         run(main())
 
-    def test_a_run_of_nothing_but_errors_says_nothing_either(self) -> None:
+    def test_nor_does_one_with_values_that_could_not_be_prepared(self) -> None:
         async def main() -> None:
             async def execute(take: Take[int]) -> Sequence[int | RequestError]:
-                return [InvalidRequest("broken") for _ in take()]
+                taken = take(lambda value: value or InvalidRequest("broken"))
+                await asyncio.sleep(1.0)  # most of it for those that are broken
+                return taken
 
-            async with at_work(execute) as batcher:
+            async with at_work(execute, batch_sizes=(1, 2, 4)) as batcher:
                 for _ in range(40):
-                    group: Group[int] = Group(1, FOREVER)
-                    batcher.put(Entry(group, 0, 1))
-                    assert isinstance((await group.wait())[0], InvalidRequest)
+                    group: Group[int] = Group(4, FOREVER)
+                    batcher.put(*(Entry(group, index, value) for index, value in enumerate((0, 0, 0, 5))))
+                    assert (await group.wait())[3] == 5
                 assert batcher._latency(1) == CPU_S[1]
+                assert batcher._latency(4) == CPU_S[4]
 
         run(main())
 

@@ -177,3 +177,8 @@ def test_settings_of_retrieval_from_everywhere(tmp_path: Path) -> None:
     assert parsed(environment={"FOVEA_IMAGE_ROOTS": "/a /c"}).image_roots == ("/a", "/c")
     with pytest.raises(ConfigError, match="faiss"):
         parsed("--index-engine", "faiss")
+
+
+def test_decoding_threads_that_would_not_decode_are_refused() -> None:
+    with pytest.raises(ConfigError, match="decode_threads is 2 and decoding is 'inference'; expected one"):
+        Config(decoding="inference", decode_threads=2)

@@ -33,7 +33,7 @@ def filled(
     vectors: NDArray[np.float32], max_rows: int = 1000, *, segments: Segments | None = None
 ) -> Segments:
     """Segments with those rows, whose ids are their numbers, behind those that are there."""
-    segments = segments or Segments(vectors.shape[1], max_rows)
+    segments = segments if segments is not None else Segments(vectors.shape[1], max_rows)
     last = max((int(segment.sequences[segment.used - 1]) for segment in segments.view()), default=0)
     sequences = np.arange(last + 1, last + 1 + len(vectors))
     ids = [str(sequence - 1) for sequence in sequences]

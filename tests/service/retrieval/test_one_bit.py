@@ -92,6 +92,18 @@ def test_recall_is_as_wanted(metric: Metric, spread: float, vectors: NDArray[np.
         assert recall(given, nearest(rows, metric, queries, top_k)) >= wanted
 
 
+@pytest.mark.parametrize("spread", [0.3, 0.6])
+@pytest.mark.parametrize("times", [0.1, 0.3, 3.0])
+def test_recall_is_as_wanted_for_queries_of_another_length(
+    spread: float, times: float, vectors: NDArray[np.float32]
+) -> None:
+    """By distance the nearest are then at any angle: short ones, and long ones on the other side."""
+    rows, queries = stretched(vectors, spread), np.float32(times) * QUERIES
+    segments = filled(rows)
+    given = search(renewed(None, segments.view(), Metric.L2), segments, Metric.L2, queries)
+    assert recall(given, nearest(rows, Metric.L2, queries, 10)) >= 0.98
+
+
 def test_most_is_left_out_of_the_scoring(
     segments: Segments, own_tier: Tier, vectors: NDArray[np.float32], few_compared: list[int]
 ) -> None:
