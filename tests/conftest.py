@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import write_colors, write_not_finite
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, colors_server
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 
@@ -21,14 +20,8 @@ def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory, image_root: Path) -> Iterator[ServerProcess]:
     """A server with the models `colors` (the default) and `broken`, for tests that leave it as it is."""
     folder = tmp_path_factory.mktemp("server")
-    write_colors(folder / "models")
-    write_not_finite(folder / "models")
-    options = (
-        "--default-model", "colors",
-        "--snapshot-path", str(folder / "snapshots"),
-        "--image-root", str(image_root),
-    )  # fmt: skip
-    with ServerProcess(folder / "models", folder / "index", *options) as process:
+    options = ("--snapshot-path", str(folder / "snapshots"), "--image-root", str(image_root))
+    with colors_server(folder, *options) as process:
         yield process
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.packages import write_colors, write_not_finite
+
 _START_TIMEOUT_S = 120.0
 
 
@@ -109,3 +111,10 @@ class ServerProcess:
             lines = reply.read().decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
+
+
+def colors_server(folder: Path, *options: str) -> ServerProcess:
+    """One in `folder` with the models `colors` (the default) and `broken`."""
+    write_colors(folder / "models")
+    write_not_finite(folder / "models")
+    return ServerProcess(folder / "models", folder / "index", "--default-model", "colors", *options)

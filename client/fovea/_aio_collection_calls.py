@@ -35,18 +35,15 @@ class AsyncCollectionCalls:
         timeout: float | None = None,
     ) -> Collection:
         """Make an empty collection."""
-        request = _collections.create_request(
-            name, model, version, metric, dimension, fingerprint, attributes, storage
-        )
+        stated = _collections.Stated(model, version, metric, dimension, fingerprint, attributes, storage)
+        request = stated.request(name)
         try:
             reply = await self._caller.call(self._retrieval.CreateCollection, request, timeout)
         except AlreadyExists:
             if not exist_ok:
                 raise
             there = await self.collection(name, timeout=timeout)
-            _collections.check_same(
-                there, model, version, metric, dimension, fingerprint, attributes, storage
-            )
+            stated.check(there)
             return there
         return _collections.read_collection(reply.collection)
 

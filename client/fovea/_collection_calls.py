@@ -53,18 +53,15 @@ class CollectionCalls:
             AlreadyExists: the name is taken, and `exist_ok` is false.
             FailedPrecondition: with `exist_ok`: the collection that is there is another one than stated.
         """
-        request = _collections.create_request(
-            name, model, version, metric, dimension, fingerprint, attributes, storage
-        )
+        stated = _collections.Stated(model, version, metric, dimension, fingerprint, attributes, storage)
+        request = stated.request(name)
         try:
             reply = self._caller.call(self._retrieval.CreateCollection, request, timeout)
         except AlreadyExists:
             if not exist_ok:
                 raise
             there = self.collection(name, timeout=timeout)
-            _collections.check_same(
-                there, model, version, metric, dimension, fingerprint, attributes, storage
-            )
+            stated.check(there)
             return there
         return _collections.read_collection(reply.collection)
 

@@ -1,6 +1,7 @@
 """Collections, snapshots and re-embedding: requests and replies."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fovea._checks import at_least_one
@@ -29,86 +30,86 @@ _STORAGE_NAMES = {value: name for name, value in STORAGES.items()}
 _TYPE_NAMES = {value: name for name, value in TYPES.items()}
 
 
-def create_request(
-    name: str,
-    model: str | None,
-    version: str | None,
-    metric: str | None,
-    dimension: int | None,
-    fingerprint: str | None,
-    attributes: Mapping[str, AttributeType] | None,
-    storage: str | None,
-) -> retrieval_pb2.CreateCollectionRequest:
-    """The request that makes a collection.
+@dataclass(frozen=True)
+class Stated:
+    """What a caller states of a collection, as `create_collection` has it; None: nothing."""
 
-    Raises:
-        ValueError: an unknown metric, storage or type, or both a model and what stands for one.
-    """
-    metric = "cosine" if metric is None else metric
-    storage = "float32" if storage is None else storage
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
-    if storage not in STORAGES:
-        raise ValueError(f"storage is {storage!r}; expected one of {', '.join(STORAGES)}")
-    for attribute, declared in (attributes or {}).items():
-        if declared not in TYPES:
+    model: str | None
+    version: str | None
+    metric: str | None
+    dimension: int | None
+    fingerprint: str | None
+    attributes: Mapping[str, AttributeType] | None
+    storage: str | None
+
+    def request(self, name: str) -> retrieval_pb2.CreateCollectionRequest:
+        """The request that makes the collection.
+
+        Raises:
+            ValueError: an unknown metric, storage or type, or both a model and what stands for one.
+        """
+        metric = "cosine" if self.metric is None else self.metric
+        storage = "float32" if self.storage is None else self.storage
+        attributes = self.attributes or {}
+        if metric not in METRICS:
+            raise ValueError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
+        if storage not in STORAGES:
+            raise ValueError(f"storage is {storage!r}; expected one of {', '.join(STORAGES)}")
+        for attribute, declared in attributes.items():
+            if declared not in TYPES:
+                raise ValueError(
+                    f"attribute {attribute!r} is declared as {declared!r}; expected one of {', '.join(TYPES)}"
+                )
+        request = retrieval_pb2.CreateCollectionRequest(
+            collection=name,
+            metric=METRICS[metric],
+            attributes={attribute: TYPES[declared] for attribute, declared in attributes.items()},
+            storage=STORAGES[storage],
+        )
+        if self.dimension is None:
+            if self.fingerprint:
+                raise ValueError(
+                    "fingerprint= needs dimension=; a collection of a model takes the model's own"
+                )
+            if self.model or self.version:
+                request.model.model = self.model or ""
+                request.model.version = self.version or ""
+            return request
+        if self.model or self.version:
             raise ValueError(
-                f"attribute {attribute!r} is declared as {declared!r}; expected one of {', '.join(TYPES)}"
+                "give either model= (and version=) or dimension=; a model sets its own dimension"
             )
-    request = retrieval_pb2.CreateCollectionRequest(
-        collection=name,
-        metric=METRICS[metric],
-        attributes={attribute: TYPES[declared] for attribute, declared in (attributes or {}).items()},
-        storage=STORAGES[storage],
-    )
-    if dimension is None:
-        if fingerprint:
-            raise ValueError("fingerprint= needs dimension=; a collection of a model takes the model's own")
-        if model or version:
-            request.model.model = model or ""
-            request.model.version = version or ""
+        request.external.dimension = at_least_one("dimension", self.dimension)
+        request.external.fingerprint = self.fingerprint or ""
         return request
-    if model or version:
-        raise ValueError("give either model= (and version=) or dimension=; a model sets its own dimension")
-    request.external.dimension = at_least_one("dimension", dimension)
-    request.external.fingerprint = fingerprint or ""
-    return request
 
+    def check(self, there: Collection) -> None:
+        """See that a collection is as stated; what isn't stated may be anything.
 
-def check_same(
-    there: Collection,
-    model: str | None,
-    version: str | None,
-    metric: str | None,
-    dimension: int | None,
-    fingerprint: str | None,
-    attributes: Mapping[str, AttributeType] | None,
-    storage: str | None,
-) -> None:
-    """See that a collection is as stated; what isn't stated may be anything.
-
-    Raises:
-        FailedPrecondition: it isn't; names both.
-    """
-    of_model = there.model or f"none that the server has loaded (fingerprint {there.fingerprint or 'none'})"
-    compared = (
-        ("model", model, there.model, of_model),
-        ("version", version, there.version, there.version or of_model),
-        ("metric", metric, there.metric, there.metric),
-        ("dimension", dimension, there.dimension, there.dimension),
-        ("fingerprint", fingerprint, there.fingerprint, there.fingerprint or "none"),
-        ("storage", storage, there.storage, there.storage),
-    )
-    for what, stated, found, shown in compared:
-        if stated and stated != found:
-            raise FailedPrecondition(f"collection {there.name!r} has {what} {shown}, not {stated}")
-    for attribute, declared in (attributes or {}).items():
-        if there.attributes.get(attribute) != declared:
-            found = there.attributes.get(attribute, "nothing")
-            raise FailedPrecondition(
-                f"collection {there.name!r} declares attribute {attribute!r} as {found}, not as {declared}; "
-                "a collection's attributes are set when it is made"
-            )
+        Raises:
+            FailedPrecondition: it isn't; names both.
+        """
+        of_model = (
+            there.model or f"none that the server has loaded (fingerprint {there.fingerprint or 'none'})"
+        )
+        compared = (
+            ("model", self.model, there.model, of_model),
+            ("version", self.version, there.version, there.version or of_model),
+            ("metric", self.metric, there.metric, there.metric),
+            ("dimension", self.dimension, there.dimension, there.dimension),
+            ("fingerprint", self.fingerprint, there.fingerprint, there.fingerprint or "none"),
+            ("storage", self.storage, there.storage, there.storage),
+        )
+        for what, stated, found, shown in compared:
+            if stated and stated != found:
+                raise FailedPrecondition(f"collection {there.name!r} has {what} {shown}, not {stated}")
+        for attribute, declared in (self.attributes or {}).items():
+            if there.attributes.get(attribute) != declared:
+                found = there.attributes.get(attribute, "nothing")
+                raise FailedPrecondition(
+                    f"collection {there.name!r} declares attribute {attribute!r} as {found}, not as "
+                    f"{declared}; a collection's attributes are set when it is made"
+                )
 
 
 def read_collection(collection: retrieval_pb2.Collection) -> Collection:

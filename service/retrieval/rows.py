@@ -74,9 +74,12 @@ class Rows:
         firsts = np.array([segment.first_row for segment in self.segments])
         return np.asarray(firsts - firsts.min() - self.starts[:-1], np.int64)
 
+    def _segments_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self.starts, numbers, side="right") - 1
+
     def reach(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where those rows are in `memory`, of the same shape; -1, which is none, stays."""
-        places = numbers + self._shifts[np.searchsorted(self.starts, numbers, side="right") - 1]
+        places = numbers + self._shifts[self._segments_of(numbers)]
         places[numbers < 0] = -1
         return places
 
@@ -86,7 +89,7 @@ class Rows:
 
     def places(self, numbers: NDArray[np.int64]) -> list[tuple[Segment, int]]:
         """Segment and row of each of those rows, [rows]."""
-        where = np.searchsorted(self.starts, numbers, side="right") - 1
+        where = self._segments_of(numbers)
         rows = numbers - self.starts[where]
         return [(self.segments[place], row) for place, row in zip(where.tolist(), rows.tolist(), strict=True)]
 

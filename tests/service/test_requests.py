@@ -27,10 +27,9 @@ from tests.packages import (
     colors_embedding,
     colors_logits,
     write_colors,
-    write_not_finite,
     write_slow,
 )
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, colors_server
 
 SPEC = Preprocessing(SIZE, SIZE, SIZE, "bilinear")
 TIMEOUT_S = 30
@@ -70,11 +69,7 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """With the models `colors` (the default) and `broken`; for tests that leave it as it is."""
-    folder = tmp_path_factory.mktemp("server")
-    write_colors(folder / "models")
-    write_not_finite(folder / "models")
-    options = ("--default-model", "colors", "--decoding", request.param)
-    with ServerProcess(folder / "models", folder / "index", *options) as process:
+    with colors_server(tmp_path_factory.mktemp("server"), "--decoding", request.param) as process:
         yield process
 
 
