@@ -11,18 +11,20 @@ class Figure:
     Attributes:
         name: with the unit in it.
         value: as measured.
-        bar: the least that will do, or the most.
+        bar: the least that will do, or the most; None: whatever it is will do.
         at_most: whether it is the most.
     """
 
     name: str
     value: float
-    bar: float
+    bar: float | None = None
     at_most: bool = False
 
     @property
     def holds(self) -> bool:
         """Whether the value is on the bar's good side."""
+        if self.bar is None:
+            return True
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
 
@@ -37,5 +39,6 @@ def conclude(*figures: Figure, quick: bool = False) -> None:
         sys.exit(0)
     for figure in figures:
         side = "<=" if figure.at_most else ">="
-        print(f"figure: {figure.name} {figure.value:.3f} {side} {figure.bar:.3g}")
+        bar = "" if figure.bar is None else f" {side} {figure.bar:.3g}"
+        print(f"figure: {figure.name} {figure.value:.3f}{bar}")
     sys.exit(0 if all(figure.holds for figure in figures) else 1)

@@ -21,6 +21,8 @@ from service.cli.bench.workload import Workload
 T = TypeVar("T")
 # More than a thousand callers wait in a queue, so that none is refused for a wait that is too long.
 _PATIENCE_S = 300.0
+# What a caller gives a call, in milliseconds, who uses the client package and says nothing.
+CLIENT_DEADLINE_MS = 30_000.0
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -38,16 +40,21 @@ def photo_messages(
 
 
 async def closed(
-    server: PinnedProcess, workload: Workload, callers: int, duration_s: float, warm_up_s: float = 1.0
+    server: PinnedProcess,
+    workload: Workload,
+    callers: int,
+    duration_s: float,
+    warm_up_s: float = 1.0,
+    deadline_ms: float | None = None,
 ) -> Recording:
-    """Callers in a closed loop, without a deadline.
+    """Callers in a closed loop.
 
     Raises:
         SystemExit: a call failed: then there is no figure.
     """
     plan = Plan(
         server.address, method=workload.method.name, callers=callers, duration_s=duration_s,
-        warm_up_s=warm_up_s, patience_s=_PATIENCE_S,
+        warm_up_s=warm_up_s, patience_s=_PATIENCE_S, deadline_ms=deadline_ms,
     )  # fmt: skip
     recording = await load_once(plan, workload)
     if recording.counts.keys() - {"ok"}:

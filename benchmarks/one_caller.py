@@ -3,15 +3,19 @@
     python -m benchmarks.one_caller
 
 ResNet-50 int8 by OpenVINO, one JPEG a call, against decoding + session at batch 1 in one process. Server and
-floor on one core, the client on another; in turns.
+floor on one core, the client on another; in turns. A bare `grpc.aio` handler that does the same work has its
+turns too (bare_server.py): what it takes beyond the floor is gRPC's, the client's and the machine's.
 """
 
 import os
 import statistics
+from contextlib import ExitStack
+from typing import NamedTuple
 
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
 from benchmarks.machine import cores, describe
+from benchmarks.pinned import PinnedProcess, pinned_module
 from service.cli.bench.floor_process import running_floor
 from service.cli.bench.recorder import Latencies, Recording, merged
 
@@ -33,37 +37,65 @@ def main() -> None:
     )  # fmt: skip
     workload = loads.photo_messages(photos)
 
-    async def measure() -> list[tuple[Recording, Latencies]]:
+    async def served(server: PinnedProcess) -> Recording:
+        with server.awake():
+            return await loads.closed(
+                server, workload, 1, seconds, warm_up_s=0.5, deadline_ms=loads.CLIENT_DEADLINE_MS
+            )
+
+    async def measure(server: PinnedProcess, bare: PinnedProcess) -> list[_Round]:
         async with running_floor(setup) as floor:
-            pairs = []
+            found = []
             for number in range(rounds):
                 without = (await floor.measure(seconds, 1, overlap=False)).batches
-                served = await loads.closed(server, workload, 1, seconds, warm_up_s=0.5)
-                pairs.append((served, without))
-                print(
-                    f"round {number + 1}: p50 {_p50(served.latencies):.2f} ms served, "
-                    f"{_p50(without):.2f} ms without"
-                )
-            return pairs
+                found.append(_Round(without, await served(server), (await served(bare)).latencies))
+                print(f"round {number + 1}: p50 {found[-1]}")
+            return found
 
-    with resnet50.served(package, options.execution_provider, options.precision, core=server_core) as server:
+    with ExitStack() as stack:
+        engine = options.execution_provider, options.precision
+        server = stack.enter_context(resnet50.served(package, *engine, core=server_core))
+        bare = stack.enter_context(
+            pinned_module(
+                "benchmarks.bare_server", str(package.folder),
+                "--execution-provider", engine[0], "--precision", engine[1], core=server_core,
+            )
+        )  # fmt: skip
         os.sched_setaffinity(0, {client_core})
-        pairs = loads.run(measure())
+        for each in (server, bare):
+            with each.awake():
+                pass  # stopped from now on
+        found = loads.run(measure(server, bare))
 
-    ratio = statistics.median(_p50(served.latencies) / _p50(without) for served, without in pairs)
-    served, without = merged(served for served, _ in pairs), Latencies()
-    for _, each in pairs:
-        without.add(each)
+    calls, without = merged(each.served for each in found), Latencies()
+    for one in found:
+        without.add(one.without)
+    ratio = statistics.median(_p50(each.served.latencies) / _p50(each.without) for each in found)
+    bare_ratio = statistics.median(_p50(each.bare) / _p50(each.without) for each in found)
     print(
-        f"ratio {ratio:.3f}: p50 {_p50(served.latencies):.2f} ms served, "
-        f"{_p50(without):.2f} ms without a server"
+        f"ratio {ratio:.3f}: p50 {_p50(calls.latencies):.2f} ms served, "
+        f"{_p50(without):.2f} ms without a server; {bare_ratio:.3f} by a bare handler"
     )
     print(
-        f"p99 {served.latencies.percentiles_ms(99.0)[0]:.2f} and {without.percentiles_ms(99.0)[0]:.2f} ms; "
-        f"{served.answered} calls"
+        f"p99 {calls.latencies.percentiles_ms(99.0)[0]:.2f} and {without.percentiles_ms(99.0)[0]:.2f} ms; "
+        f"{calls.answered} calls"
     )
-    print(f"{package.describe()}\n{options.execution_provider} {options.precision}, one core; {describe()}")
-    conclude(Figure("one_caller_p50_ratio", ratio, BAR, at_most=True), quick=options.quick)
+    print(f"{package.describe()}\n{' '.join(engine)}, one core; {describe()}")
+    conclude(
+        Figure("one_caller_bare_p50_ratio", bare_ratio),
+        Figure("one_caller_p50_ratio", ratio, BAR, at_most=True),
+        quick=options.quick,
+    )
+
+
+class _Round(NamedTuple):
+    without: Latencies
+    served: Recording
+    bare: Latencies
+
+    def __str__(self) -> str:
+        without, served, bare = map(_p50, (self.without, self.served.latencies, self.bare))
+        return f"{served:.2f} ms served, {bare:.2f} ms by a bare handler, {without:.2f} ms without"
 
 
 def _p50(latencies: Latencies) -> float:

@@ -122,7 +122,8 @@ def _woken(server: PinnedProcess) -> dict[float, float]:
 
 
 async def _served(server: PinnedProcess, workload: Workload, seconds: float) -> float:
-    return loads.rate(await loads.closed(server, workload, CALLERS, seconds))
+    deadline_ms = loads.CLIENT_DEADLINE_MS
+    return loads.rate(await loads.closed(server, workload, CALLERS, seconds, deadline_ms=deadline_ms))
 
 
 def _name(side: tuple[str, str]) -> str:

@@ -23,6 +23,7 @@ class Forecast:
         """Nothing measured yet: the table alone speaks."""
         self._latency, self._max_batch_size, self._instances = latency, max_batch_size, instances
         self._factors: list[float | None] = [None] * max_batch_size.bit_length()
+        self._paces_s: dict[int, float] = {}  # asked since the last batch
         self._busy_since: float | None = None
 
     def ran(self, images: int, now: float, images_in: int) -> None:
@@ -39,6 +40,7 @@ class Forecast:
         for place in range(stale, len(self._factors)):
             if (known := self._factors[place]) is not None:
                 self._factors[place] = known + _DRIFT * (target - known)
+        self._paces_s.clear()
         # With nothing left to do the time until the next batch says nothing about the pace.
         self._busy_since = now if images_in > 0 else None
 
@@ -60,10 +62,17 @@ class Forecast:
         return self._latency.warm_s(occupancy) / occupancy / self._instances
 
     def _pace_s(self, occupancy: int) -> float:
-        """Seconds per image while so many are in; by the nearest occupancy that was measured."""
+        """Seconds per image while so many are in."""
+        pace_s = self._paces_s.get(occupancy)
+        if pace_s is None:
+            pace_s = self._paces_s[occupancy] = self._factor(occupancy) * self._table_pace_s(occupancy)
+        return pace_s
+
+    def _factor(self, occupancy: int) -> float:
+        """On the table's pace; by the nearest occupancy that was measured."""
         place = occupancy.bit_length() - 1
         for distance in range(len(self._factors)):
             for near in (place - distance, place + distance):
                 if 0 <= near < len(self._factors) and (factor := self._factors[near]) is not None:
-                    return factor * self._table_pace_s(occupancy)
-        return self._table_pace_s(occupancy)
+                    return factor
+        return 1.0

@@ -31,29 +31,28 @@ def top_k(logits: NDArray[np.float32], task: str, temperature: float, k: int) ->
             Neural Networks).
         k: more than the classes gives all of them.
     """
-    scaled = logits.astype(np.float64) / temperature
-    k = min(k, scaled.shape[1])
-    best = _best(scaled, k)
+    k = min(k, logits.shape[1])
+    best, lines = _best(logits, k), np.arange(len(logits))[:, None]
+    wide = logits.astype(np.float64)
     with np.errstate(all="ignore"):  # of rows that aren't finite
         if task == "multi_label":
-            chosen = np.take_along_axis(scaled, best, axis=1)
-            probabilities = 1 / (1 + np.exp(-np.clip(chosen, -700, 700)))
+            probabilities = 1 / (1 + np.exp(-np.clip(wide[lines, best] / temperature, -700, 700)))
         else:
-            exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-            chosen = np.take_along_axis(exponents, best, axis=1)
-            probabilities = chosen / exponents.sum(axis=1, keepdims=True)
+            wide -= wide.max(axis=1, keepdims=True)
+            exponents = np.exp(wide / temperature)
+            probabilities = exponents[lines, best] / exponents.sum(axis=1, keepdims=True)
     return Ranking(best.tolist(), probabilities.tolist())
 
 
-def _best(scaled: NDArray[np.float64], k: int) -> NDArray[np.intp]:
-    if scaled.shape[1] <= _FEW_CLASSES or k == scaled.shape[1]:
-        return np.argsort(-scaled, axis=1, kind="stable")[:, :k]
-    best = np.empty((len(scaled), k), np.intp)
-    thresholds = np.partition(scaled, -k, axis=1)[:, -k]
-    for row, threshold, out in zip(scaled, thresholds, best, strict=True):
-        # More than k where values are equal; fewer only where they aren't finite.
-        candidates = np.flatnonzero(row >= threshold)
-        if len(candidates) < k:
-            candidates = np.arange(len(row))
-        out[:] = candidates[np.argsort(-row[candidates], kind="stable")[:k]]
+def _best(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    if logits.shape[1] <= _FEW_CLASSES or k == logits.shape[1]:
+        return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    best, lines = np.argpartition(logits, -k, axis=1)[:, -k:], np.arange(len(logits))[:, None]
+    values = logits[lines, best]
+    least = values.min(axis=1, keepdims=True)
+    best = best[lines, np.lexsort((best, -values), axis=1)]
+    # Which of the last ones were taken, where more are equal, is up to chance.
+    for row in np.flatnonzero(np.count_nonzero(logits >= least, axis=1) > k):
+        candidates = np.flatnonzero(logits[row] >= least[row])
+        best[row] = candidates[np.argsort(-logits[row][candidates], kind="stable")[:k]]
     return best

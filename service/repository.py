@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.config import Config
-from service.errors import ConfigError, InvalidRequest, ModelNotFound, Unavailable, listed, shorten
+from service.errors import (
+    ConfigError,
+    InvalidRequest,
+    ModelNotFound,
+    RequestError,
+    Unavailable,
+    listed,
+    shorten,
+)
 from service.manifest import read_manifest
 from service.metrics import Metrics
 from service.model import Model
@@ -40,6 +48,7 @@ class ModelRepository:
     Attributes:
         default_name: answers requests that name no model; empty if there is no default.
         threads: what each model and the decoding may use.
+        sole: the model, once it is loaded, where only one is served.
     """
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
@@ -54,6 +63,7 @@ class ModelRepository:
         config.check_models(there)
         self.threads = share_threads(config, self.names, on_gpu)
         self._models: dict[str, Model] = {}
+        self.sole: Model | None = None
         # Threads of a session inherit it.
         self._loader = WorkerPool("load", threads=1, capacity=1, niceness=NICENESS)
         self.default_name = config.default_model
@@ -95,6 +105,8 @@ class ModelRepository:
             lambda: Model(read_manifest(folder), self._config, settings, self._metrics)
         )
         self._models[name] = model
+        if len(self._wanted) == 1:
+            self.sole = model
         return model, model.batcher.start()
 
     def get(self, name: str, version: str) -> Model:
@@ -105,20 +117,23 @@ class ModelRepository:
             InvalidRequest: no name was given and there is no default.
             Unavailable: it is still loading.
         """
-        if not name and not self.default_name:
-            raise InvalidRequest(
-                "the request names no model, and there is no default: name one, or start the server with "
-                f"--default-model; {self._there()}"
-            )
         name = name or self.default_name
-        if name not in self.names:
-            raise ModelNotFound(f"no model {shorten(name)}; {self._there()}")
         model = self._models.get(name)
         if model is None:
-            raise Unavailable(f"model {name!r} is loading; try again later")
+            raise self._not_loaded(name)
         if version and version != model.manifest.version:
             raise ModelNotFound(f"no version {shorten(version)} of model {name!r}; {self._there()}")
         return model
+
+    def _not_loaded(self, name: str) -> RequestError:
+        if not name:
+            return InvalidRequest(
+                "the request names no model, and there is no default: name one, or start the server with "
+                f"--default-model; {self._there()}"
+            )
+        if name not in self.names:
+            return ModelNotFound(f"no model {shorten(name)}; {self._there()}")
+        return Unavailable(f"model {name!r} is loading; try again later")
 
     def by_fingerprint(self, fingerprint: str) -> Model | None:
         """The loaded model that makes vectors of that fingerprint."""

@@ -181,14 +181,14 @@ class Server:
         Raises:
             Overloaded: only where it is plain which model the call is for.
         """
-        models = self._repository.models
-        if method in _INFERENCE_METHODS and len(models) == len(self._repository.names) == 1:
+        model = self._repository.sole
+        if model is not None and method in _INFERENCE_METHODS:
             try:
                 self._pipeline.refuse_early(
-                    models[0], deadline_in(context.time_remaining(), models[0].default_timeout_ms / 1000)
+                    model, deadline_in(context.time_remaining(), model.default_timeout_ms / 1000)
                 )
             except Overloaded:
-                name_model(models[0])
+                name_model(model)
                 raise
 
     def _register(self) -> None:

@@ -14,6 +14,7 @@ from benchmarks.figures import Figure, conclude
         ([Figure("ratio", 0.919, 0.92)], 1, ["figure: ratio 0.919 >= 0.92"]),
         ([Figure("p99_ms", 10.0, 10.0, at_most=True)], 0, ["figure: p99_ms 10.000 <= 10"]),
         ([Figure("p99_ms", 10.1, 10.0, at_most=True)], 1, ["figure: p99_ms 10.100 <= 10"]),
+        ([Figure("share", 0.3)], 0, ["figure: share 0.300"]),
         ([Figure("a", 2.0, 1.0), Figure("b", 0.5, 1.0)], 1, ["figure: a 2.000 >= 1", "figure: b 0.500 >= 1"]),
         # What wasn't measured holds no bar.
         ([Figure("ratio", math.nan, 0.9)], 1, ["figure: ratio nan >= 0.9"]),
