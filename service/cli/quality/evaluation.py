@@ -1,7 +1,7 @@
 """Labelled queries against a gallery: what exact search would find, and what the index finds."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,9 +117,9 @@ def evaluate(
                 # What was written since the gallery was read has no row, and is no answer.
                 there = [(row_of[each.id], each.score) for each in neighbors if each.id in row_of]
                 mine = [Answer(at, score, bool(right[at])) for at, score in there if kept[at]][:TOP_K]
-                hits = np.array([place for place, each in enumerate(mine, 1) if each.is_right], np.int64)
-                index.add(hits, relevant, int(kept.sum()))
-                shares.append(_share_found(near, kept, [each.row for each in mine]))
+                rows_found = np.array([each.row for each in mine], np.int64)
+                index.add(_places_found(near, right, kept, rows_found), relevant, int(kept.sum()))
+                shares.append(_share_found(near, kept, rows_found))
                 answers.append(mine)
             bar.advance(task, len(block))
     return Evaluation(rows, exact.scores(), index.scores(), float(np.mean(shares)), answers)
@@ -185,9 +185,22 @@ def _search(
     return found
 
 
-def _share_found(near: NDArray[np.float32], kept: NDArray[np.bool_], found: Sequence[int]) -> float:
+def _places_found(
+    near: NDArray[np.float32], right: NDArray[np.bool_], kept: NDArray[np.bool_], found: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where the right ones that were found stand, from 1, ascending.
+
+    As in the exact ranking, wrong ones that are equally near count as first, whether they were found or not:
+    which of them an index names is up to chance.
+    """
+    counted = kept & ~right & np.isin(near, near[found][right[found]])
+    counted[found] = True
+    return places(near[counted], right[counted])
+
+
+def _share_found(near: NDArray[np.float32], kept: NDArray[np.bool_], found: NDArray[np.int64]) -> float:
     """The share of the true nearest among what was found; of equally near ones any is right."""
     true = min(TOP_K, int(kept.sum()))
     bound = np.partition(near[kept], -true)[-true]
     slack = _EQUALLY_NEAR * max(1.0, abs(float(bound)))
-    return float((near[list(found)] >= bound - slack).sum()) / true
+    return float((near[found] >= bound - slack).sum()) / true

@@ -124,6 +124,23 @@ def test_against_a_collection_a_picture_never_finds_itself(fovea_command: Fovea,
         fovea_command("index", "drop", "--yes", *named)
 
 
+def test_wrong_answers_as_near_as_right_ones_count_as_first(fovea_command: Fovea, classes: Path) -> None:
+    copies = classes.parent / "copies"
+    copies.mkdir()
+    for file in classes.rglob("*.png"):
+        (copies / f"{file.parent.name}-{file.name}").write_bytes(file.read_bytes())
+    named = ("--collection", "with-copies")
+    assert fovea_command("index", "add", "classes", *named).exit_code == 0
+    try:
+        assert fovea_command("index", "add", "copies", *named).exit_code == 0
+        found = measured(fovea_command, "classes", *named)
+        assert (found["images"], found["unlabelled"], found["index_recall_at_10"]) == (72, 36, 1)
+        assert found["exact"]["recall_at_1"] == 0
+        assert found["exact"].items() >= found["index"].items()
+    finally:
+        fovea_command("index", "drop", "--yes", *named)
+
+
 def test_a_picture_is_its_items_file_where_no_digest_is_stored(
     fovea_command: Fovea, classes: Path, server: ServerProcess
 ) -> None:
