@@ -18,6 +18,9 @@ a { color: var(--blue); text-decoration: none; } nav b { padding: 0 2px; }
 section { background: #fff; border: 1px solid var(--line); border-radius: 8px; }
 section { padding: 14px 16px; margin: 12px 0; }
 .row { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }
+@media (min-width: 900px) { .one-line { flex-wrap: nowrap; } }
+.one-line figure { min-width: 0; } .one-line .frame { max-width: 100%; }
+.one-line img { max-width: 100%; height: auto; }
 figure { margin: 0; font-size: 12px; line-height: 1.35; }
 .frame { display: flex; align-items: center; justify-content: center; color: var(--muted); }
 .frame { background: #f5f7fa; border: 3px solid transparent; border-radius: 4px; }

@@ -70,7 +70,7 @@ def _sections(
             figures.append(_figure(gallery, answer.row, kind, (f"score {answer.score:.4f}",)))
         right = sum(answer.is_right for answer in answers)
         heading = escape(f"{asked.labels[row]}: {right} of {len(answers)} right")
-        yield f'<section><h2>{heading}</h2><div class="row">{"".join(figures)}</div></section>'
+        yield f'<section><h2>{heading}</h2><div class="row one-line">{"".join(figures)}</div></section>'
 
 
 def _figure(pictures: Pictures, row: int, kind: str, lines: Sequence[str]) -> str:
