@@ -103,6 +103,10 @@ def add(
         stored = client.count(collection)
     broken.show(done.total() + broken.count)
     click.echo(_summary(images.name, done, collection, stored))
+    if not stored:
+        click.echo(
+            f"to begin anew with other attributes or another model: fovea index drop{_named(collection)}"
+        )
     if done.total() and (example := broken.first_other(images.entries())):
         click.echo(_example(example, collection))
     exit_status(broken.count)
@@ -123,10 +127,13 @@ def _summary(name: str, done: Counter[str], collection: str, stored: int) -> str
 
 
 def _example(entry: Entry, collection: str) -> str:
-    suffix = "" if collection == "default" else f" --collection {collection}"
     # A name that is no UTF-8 can't be printed.
     if isinstance(entry.place, Path) and is_text(str(entry.place)):
         photo = shlex.quote(str(entry.place))
     else:
         photo = f"--id {shlex.quote(entry.id)}"
-    return f"next: fovea search {photo}{suffix}"
+    return f"next: fovea search {photo}{_named(collection)}"
+
+
+def _named(collection: str) -> str:
+    return "" if collection == "default" else f" --collection {collection}"

@@ -291,6 +291,20 @@ def test_attributes_of_another_type_are_refused(
     assert collection + "-2" not in {each.name for each in client.collections()}
 
 
+def test_where_nothing_could_be_indexed_it_says_how_to_begin_anew(
+    fovea_command: Fovea, collection: str, album: Path
+) -> None:
+    named = ("--collection", collection)
+    done = fovea_command("index", "add", album, *named, "--attribute", "label=int")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-2:] == [
+        f"indexed 0 images of {album}; collection {collection!r} has 0 images",
+        f"to begin anew with other attributes or another model: fovea index drop --collection {collection}",
+    ]
+    assert fovea_command("index", "drop", "--yes", *named).exit_code == 0
+    assert fovea_command("index", "add", album, *named).exit_code == 0
+
+
 def test_an_existing_collection_keeps_its_schema(
     fovea_command: Fovea, client: Client, collection: str, album: Path
 ) -> None:
