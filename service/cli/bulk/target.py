@@ -8,7 +8,7 @@ from typing import cast
 import click
 from fovea import AlreadyExists, AttributeType, Client, Collection, NotFound
 
-from service.cli.bulk.attributes import DECLARED, MAX_DECLARED, OWN, SHA256, number_type
+from service.cli.bulk.attributes import DECLARED, MAX_DECLARED, OWN, SHA256, URI, number_type
 from service.cli.bulk.source import Source
 from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import named_types, origin
@@ -89,6 +89,13 @@ def ready_collection(
         click.echo(
             f"collection {name!r} doesn't declare {SHA256}=string: equal images are embedded once in this "
             "run, but again in others",
+            err=True,
+        )
+    if undeclared := sorted({*images.columns, *DECLARED} - {SHA256} - there.attributes.keys()):
+        reembed = " and `fovea index reembed` finds no images" if URI in undeclared else ""
+        click.echo(
+            f"collection {name!r} doesn't declare {', '.join(undeclared)}: stored with each image, but no "
+            f"filter can ask for them{reembed}",
             err=True,
         )
     return there

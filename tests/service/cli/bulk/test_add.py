@@ -318,7 +318,21 @@ def test_an_existing_collection_keeps_its_schema(
     done = fovea_command("index", "add", album, "--collection", collection)
     assert done.exit_code == 1
     assert "doesn't declare sha256=string: equal images are embedded once in this run" in done.stderr
+    assert (
+        f"collection {collection!r} doesn't declare path, uri: stored with each image, but no filter can ask "
+        "for them and `fovea index reembed` finds no images\n"
+    ) in done.stderr
     assert "blue/02.png: its label is 'blue'; expected an int of 64 bits" in done.stderr
+
+
+def test_what_is_not_declared_is_stored_all_the_same(
+    fovea_command: Fovea, client: Client, collection: str, album: Path
+) -> None:
+    client.create_collection(collection)
+    add(fovea_command, collection, album)
+    [item] = client.get(collection, ["green/01.png"])
+    assert item.attributes["label"] == "green"
+    assert item.attributes["uri"] == (album / "green" / "01.png").as_uri()
 
 
 def test_a_collection_of_own_vectors_takes_no_images(
