@@ -1,5 +1,6 @@
 """Checks of arguments, with messages that name the value."""
 
+import operator
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -12,11 +13,37 @@ def at_least_one(name: str, value: int) -> int:
     """The value.
 
     Raises:
+        TypeError: it is no whole number.
         ValueError: it isn't at least 1.
     """
-    if value < 1:
-        raise ValueError(f"{name} is {value}; expected at least 1")
-    return value
+    number = _whole(name, value, "at least 1")
+    if number < 1:
+        raise ValueError(f"{name} is {number}; expected at least 1")
+    return number
+
+
+def at_least_zero(name: str, value: int) -> int:
+    """The value.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is negative.
+    """
+    number = _whole(name, value, "0 or more")
+    if number < 0:
+        raise ValueError(f"{name} is {number}; expected 0 or more")
+    return number
+
+
+def real(name: str, value: float) -> float:
+    """The value.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if not hasattr(value, "__float__"):  # which a text hasn't, though float() reads it
+        raise TypeError(f"{name} is {shown(value)}; expected a number")
+    return float(value)
 
 
 def many(what: str, values: T) -> T:
@@ -27,7 +54,7 @@ def many(what: str, values: T) -> T:
     """
     one = isinstance(values, str | bytes | os.PathLike | Mapping)
     if one or not (isinstance(values, Iterable) or hasattr(values, "__aiter__")):
-        raise TypeError(f"expected several {what}, for instance a list; got {_shown(values)}")
+        raise TypeError(f"expected several {what}, for instance a list; got {shown(values)}")
     return values
 
 
@@ -38,9 +65,17 @@ def of_kind(what: str, kind: type[T], example: str, value: T) -> T:
         TypeError: it is of another type.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{what} is {_shown(value)}; expected a fovea.{kind.__name__}, as {example}")
+        raise TypeError(f"{what} is {shown(value)}; expected a fovea.{kind.__name__}, as {example}")
     return value
 
 
-def _shown(value: object) -> str:
+def _whole(name: str, value: int, least: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {shown(value)}; expected a whole number, {least}") from None
+
+
+def shown(value: object) -> str:
+    """It and its type, cut short."""
     return f"{reprlib.repr(value)} ({type(value).__name__})"

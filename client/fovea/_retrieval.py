@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fovea._batches import Limits
-from fovea._checks import at_least_one, many, of_kind
+from fovea._checks import at_least_one, at_least_zero, many, of_kind, real, shown
 from fovea._filters import filter_message, read_attributes, value_message
 from fovea._images import to_message
 from fovea._operations import Operation, StreamOperation
@@ -37,7 +37,8 @@ class Upsert(StreamOperation[Item, None]):
             return retrieval_pb2.UpsertItem(id=source.id, image=image, attributes=attributes)
         # A stream's fingerprint is known only with its first embedding.
         self._fingerprint = common_fingerprint(self._fingerprint, [source])
-        return retrieval_pb2.UpsertItem(id=source.id, vector=_vector(source.vector), attributes=attributes)
+        vector = _vector(f"the vector of item {source.id!r}", source.vector)
+        return retrieval_pb2.UpsertItem(id=source.id, vector=vector, attributes=attributes)
 
     def request(self, messages: Sequence[retrieval_pb2.UpsertItem]) -> retrieval_pb2.UpsertRequest:
         return retrieval_pb2.UpsertRequest(
@@ -74,7 +75,8 @@ class Search(Operation[Query, list[Neighbor]]):
         self, limits: Limits, collection: str, top_k: int, fingerprint: str, options: SearchOptions
     ) -> None:
         self._wanted = _wanted(**options)
-        most = max(at_least_one("top_k", top_k), self._wanted.query_expansion.neighbors)
+        top_k = at_least_one("top_k", top_k)
+        most = max(top_k, self._wanted.query_expansion.neighbors)
         super().__init__(limits.at_most(max(1, _MAX_NEIGHBORS // most)))
         self._wanted.collection = collection
         self._wanted.top_k = top_k
@@ -84,7 +86,7 @@ class Search(Operation[Query, list[Neighbor]]):
         if source.image is not None:
             return retrieval_pb2.SearchQuery(image=to_message(source.image, self.limits.max_bytes))
         if source.vector is not None:
-            return retrieval_pb2.SearchQuery(vector=_vector(source.vector))
+            return retrieval_pb2.SearchQuery(vector=_vector("vector", source.vector))
         return retrieval_pb2.SearchQuery(id=source.id or "")
 
     def request(self, messages: Sequence[retrieval_pb2.SearchQuery]) -> retrieval_pb2.SearchRequest:
@@ -128,23 +130,25 @@ def _wanted(
     """The request without its queries.
 
     Raises:
-        TypeError: an unknown option.
+        TypeError: an unknown option, or a value of another type.
         ValueError: a value outside its range.
     """
-    if offset < 0:
-        raise ValueError(f"offset is {offset}; expected 0 or more")
-    if recall is not None and not 0 < recall <= 1:
-        raise ValueError(f"recall is {recall}; expected above 0, and at most 1")
     request = retrieval_pb2.SearchRequest(
-        filter=filter_message(filter), min_score=min_score, offset=offset, recall=recall or 0.0
+        filter=filter_message(filter), offset=at_least_zero("offset", offset)
     )
+    if min_score is not None:
+        request.min_score = real("min_score", min_score)
+    if recall is not None:
+        request.recall = real("recall", recall)
+        if not 0 < recall <= 1:
+            raise ValueError(f"recall is {recall}; expected above 0, and at most 1")
     if group_by is not None:
         group = GroupBy(group_by) if isinstance(group_by, str) else group_by
         request.group_by.attribute = group.attribute
         request.group_by.max_per_group = at_least_one("max_per_group", group.max_per_group)
     if expansion is not None:
         request.query_expansion.neighbors = at_least_one("neighbors", expansion.neighbors)
-        request.query_expansion.alpha = expansion.alpha
+        request.query_expansion.alpha = real("alpha", expansion.alpha)
     return request
 
 
@@ -238,8 +242,13 @@ def chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
         yield listed[start : start + size]
 
 
-def _vector(values: ArrayLike | Embedding | None) -> model_pb2.Vector:
-    numbers = np.asarray(values.vector if isinstance(values, Embedding) else values, np.float32)
+def _vector(name: str, values: ArrayLike | Embedding | None) -> model_pb2.Vector:
+    plain = values.vector if isinstance(values, Embedding) else values
+    expected = "expected numbers of shape [dimension], or a fovea.Embedding"
+    try:
+        numbers = np.asarray(plain, np.float32)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {shown(plain)}; {expected}") from None
     if numbers.ndim != 1:
-        raise ValueError(f"a vector has shape [dimension]; got {list(numbers.shape)}")
+        raise ValueError(f"{name} is {shown(plain)}, of shape {list(numbers.shape)}; {expected}")
     return model_pb2.Vector(values=numbers.tolist())

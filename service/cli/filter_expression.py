@@ -10,6 +10,7 @@ name       = letters, digits, "_", "." and "-", not first a digit; any other bet
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -205,6 +206,22 @@ class _Parser:
     def _fail(self, token: _Token, wanted: str) -> NoReturn:
         found = "the end" if token.kind == "end" else repr(token.text)
         raise ValueError(
-            f"{self._expression}\n{' ' * token.start}^ {found} at character {token.start + 1}; "
-            f"expected {wanted}"
+            f"{found} at character {token.start + 1}; expected {wanted}\n"
+            f"{_pointed_at(self._expression, token.start)}"
         )
+
+
+def _pointed_at(expression: str, place: int) -> str:
+    """The line of the place by itself, whatever stands before the message, and a caret under the place."""
+    before = expression[:place].split("\n")[-1]
+    line = before + expression[place:].split("\n")[0]
+    return f"  {line}\n  {''.join(map(_blank, before))}^"
+
+
+def _blank(character: str) -> str:
+    """What is as wide in a terminal, and empty."""
+    if character == "\t":
+        return character
+    if unicodedata.combining(character):
+        return ""
+    return "  " if unicodedata.east_asian_width(character) in "WF" else " "

@@ -57,6 +57,8 @@ class Embedder:
     ) -> tuple[list[Vector | RequestError], Model | None]:
         """Images embedded, or their errors; vectors and errors stay as they are. And the model, if any.
 
+        A collection that no model made takes no images: each is then its own error.
+
         Args:
             spec: the collection's.
             sources: in the request's order.
@@ -65,13 +67,18 @@ class Embedder:
             patient: wait where there is no room, instead of being refused.
 
         Raises:
-            VectorMismatch: no loaded model makes the collection's vectors.
+            VectorMismatch: the images are for a model that isn't loaded.
         """
         vectors: dict[int, Vector | RequestError] = {}
         images: dict[int, ImageSource] = {}
         for i, source in enumerate(sources):
             if isinstance(source, RequestError | np.ndarray):
                 vectors[i] = source
+            elif not spec.fingerprint:  # for good, unlike a model that is only missing here
+                vectors[i] = VectorMismatch(
+                    f"collection {spec.name} takes its callers' own vectors only, of dimension "
+                    f"{spec.dimension}, not images: no model made it"
+                )
             else:
                 images[i] = source
         model = self._model_for_images(spec) if images else None
@@ -102,8 +109,7 @@ class Embedder:
                 for model in self._repository.models
             ]
             raise VectorMismatch(
-                f"collection {spec.name} takes vectors of fingerprint "
-                f"{shorten(spec.fingerprint) if spec.fingerprint else '(none)'}, and no "
+                f"collection {spec.name} takes vectors of fingerprint {shorten(spec.fingerprint)}, and no "
                 f"loaded model makes these from images; serve the version that made the collection, "
                 f"re-embed it, or drop it and index again; the models there are: "
                 f"{listed(loaded, _LISTED_MODELS)}"

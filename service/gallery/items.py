@@ -107,7 +107,7 @@ class Items:
             patient: wait where there is no room, instead of being refused.
 
         Raises:
-            VectorMismatch: `fingerprint` isn't the collection's, or no loaded model makes its vectors.
+            VectorMismatch: `fingerprint` isn't the collection's, or images are for a model that isn't loaded.
         """
         for _ in range(MAX_ATTEMPTS):
             prepared = await self.prepare(collection, items, fingerprint, deadline, patient=patient)

@@ -94,7 +94,8 @@ class Searches:
 
         Raises:
             CollectionNotFound, DeadlineExpired, Overloaded.
-            VectorMismatch: the fingerprint isn't the collection's, or no loaded model makes its vectors.
+            VectorMismatch: the fingerprint isn't the collection's, or images are for a model that isn't
+                loaded.
             InvalidRequest: options that can't be met, more than `MAX_NEIGHBORS_PER_REQUEST` neighbours, or
                 neighbours larger than a message may be.
         """

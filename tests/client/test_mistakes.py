@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import fovea
+import numpy as np
 import pytest
-from fovea import AsyncClient, Client, Item, Query
+from fovea import AsyncClient, Client, GroupBy, Item, Query, QueryExpansion
 
 from tests.client.pictures import of_class
 from tests.servers import ServerProcess
@@ -35,6 +36,53 @@ async def test_what_is_no_query(client: Client, aio: AsyncClient, queries: Any, 
         client.search_batch("default", queries)
     with pytest.raises(TypeError, match=words):
         await aio.search_batch("default", queries)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"top_k": "3"}, TypeError, r"top_k is '3' \(str\); expected a whole number, at least 1"),
+        ({"top_k": 3.0}, TypeError, r"top_k is 3.0 \(float\); expected a whole number, at least 1"),
+        ({"top_k": None}, TypeError, r"top_k is None \(NoneType\); expected a whole number"),
+        ({"offset": "3"}, TypeError, r"offset is '3' \(str\); expected a whole number, 0 or more"),
+        ({"recall": "1"}, TypeError, r"recall is '1' \(str\); expected a number"),
+        ({"min_score": "0.5"}, TypeError, r"min_score is '0.5' \(str\); expected a number"),
+        ({"group_by": GroupBy("year", "2")}, TypeError, r"max_per_group is '2' \(str\); expected a whole"),  # type: ignore[arg-type]
+        ({"expansion": QueryExpansion(1, "3")}, TypeError, r"alpha is '3' \(str\); expected a number"),  # type: ignore[arg-type]
+        (
+            {"vector": "abc"},
+            TypeError,
+            r"^vector is 'abc' \(str\); expected numbers of shape \[dimension\], or a fovea.Embedding$",
+        ),
+        ({"vector": [[1], [1, 2]]}, TypeError, r"vector is \[\[1\], \[1, 2\]\] \(list\); expected numbers"),
+        ({"vector": [[1, 2]]}, ValueError, r"vector is .* \(list\), of shape \[1, 2\]; expected numbers of"),
+    ],
+)
+async def test_what_a_search_cannot_take(
+    client: Client, aio: AsyncClient, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    arguments = {"vector": [1.0, 2.0]} | options
+    with pytest.raises(error, match=words):
+        client.search("default", **arguments)
+    with pytest.raises(error, match=words):
+        await aio.search("default", **arguments)
+
+
+async def test_what_is_no_vector_of_an_item(client: Client) -> None:
+    words = r"^the vector of item 'a' is 'abc' \(str\); expected numbers of shape \[dimension\]"
+    with pytest.raises(TypeError, match=words):
+        client.upsert("default", [Item("a", vector="abc")])
+
+
+def test_numpys_numbers_are_numbers(client: Client) -> None:
+    options: Any = {
+        "top_k": np.int64(3),
+        "offset": np.int32(0),
+        "recall": np.float32(1),
+        "min_score": np.float64(0),
+    }
+    with pytest.raises(fovea.NotFound):  # all of them were taken
+        client.search("not-there", vector=np.ones(2), **options)
 
 
 @pytest.mark.parametrize(

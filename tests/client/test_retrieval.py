@@ -32,6 +32,27 @@ def test_a_collection_takes_its_models_dimension(client: Client, collection: str
         client.create_collection(collection)
 
 
+def test_an_image_among_the_callers_own_vectors_fails_alone(client: Client) -> None:
+    client.create_collection("own", dimension=3)
+    items = [
+        Item("a", vector=[1.0, 0.0, 0.0]),
+        Item("b", vector=[1.0, 0.0]),
+        Item("c", image=of_class(0)),
+        Item("d", vector=[0.0, 1.0, 0.0]),
+    ]
+    words = "collection own takes its callers' own vectors only, of dimension 3, not images"
+    try:
+        for results in (client.upsert("own", items), list(client.upsert_stream("own", items))):
+            assert [result.error is None for result in results] == [True, False, False, True]
+            assert isinstance(results[2].error, fovea.FailedPrecondition)
+            assert results[2].error.message.startswith(words)
+        assert client.count("own") == 2
+        with pytest.raises(fovea.FailedPrecondition, match=words):
+            client.search("own", image=of_class(0))
+    finally:
+        client.drop_collection("own")
+
+
 def test_search_by_image_vector_and_id_agree(client: Client, collection: str) -> None:
     by_image = client.search(collection, image=of_class(1, 210), top_k=2)
     by_vector = client.search(collection, vector=expected_embedding(of_class(1, 210)), top_k=2)
@@ -229,7 +250,7 @@ def test_the_callers_own_vectors(client: Client) -> None:
         assert [each.id for each in kept] == ["near"]
         with pytest.raises(fovea.FailedPrecondition, match="mine"):
             client.search("own", vector=[0.0, 0.0], fingerprint="other")
-        with pytest.raises(ValueError, match=r"shape \[dimension\]; got \[1, 2\]"):
+        with pytest.raises(ValueError, match=r"of shape \[1, 2\]; expected numbers of shape \[dimension\]"):
             client.search("own", vector=[[0.0, 0.0]])
     finally:
         client.drop_collection("own")

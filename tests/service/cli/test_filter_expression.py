@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from click.testing import CliRunner
 from fovea import And, Equals, Exists, Filter, In, Not, Or, Range
 
+from service.cli import main
 from service.cli.filter_expression import parse_filter
 
 A, B, C = Equals("a", 1), Equals("b", 2), Equals("c", 3)
@@ -78,3 +80,23 @@ def test_expressions(expression: str, expected: Filter) -> None:
 def test_what_is_no_expression_is_told_with_its_place(expression: str, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         parse_filter(expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "line", "caret"),
+    [
+        ("label = red", "  label = red", "          ^"),
+        ("label =", "  label =", "         ^"),
+        ("a = 1 and\n  b = cat or\nc = 1", "    b = cat or", "        ^"),
+        ("a\t= cat", "  a\t= cat", "   \t  ^"),
+        ("größe = '猫' oder", "  größe = '猫' oder", "               ^"),  # two columns in a terminal
+        ("a = 'o\u0308' oder", "  a = 'o\u0308' oder", "          ^"),  # the dots take none
+    ],
+)
+def test_the_caret_stands_under_the_place(expression: str, line: str, caret: str) -> None:
+    done = CliRunner().invoke(main, ["search", "--id", "a", "--filter", expression])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-2:] == [line, caret]
+    assert re.search(
+        r"^Error: Invalid value for '--filter': .* at character \d+; ", done.stderr, re.MULTILINE
+    )

@@ -52,6 +52,35 @@ async def test_the_good_items_of_a_request_are_one_write(gallery: Gallery, index
     assert index.count("photos") == 195
 
 
+async def test_an_image_where_callers_bring_vectors_fails_alone(
+    gallery: Gallery, index: CountingIndex
+) -> None:
+    items = [new_item("a", 1, 1), new_item("b", 1, 2, 3), NewItem("c", b"image", {}), new_item("d", 1, 2)]
+    errors = (await gallery.items.upsert("photos", items, "", in_a_minute())).errors
+    assert [type(error) for error in errors] == [type(None), VectorMismatch, VectorMismatch, type(None)]
+    words = (
+        "collection photos takes its callers' own vectors only, of dimension 2, not images: no model made it"
+    )
+    assert str(errors[2]) == words
+    assert index.writes == [2]
+    wanted = Search("photos", [b"image", np.array([1, 1], np.float32)], 1)
+    image, vector = (await gallery.searches.search(wanted, in_a_minute())).answers
+    assert isinstance(image, VectorMismatch)
+    assert str(image) == words
+    assert isinstance(vector, list)
+    assert vector[0].id == "a"
+
+
+async def test_images_for_a_model_that_is_missing_fail_the_request(
+    gallery: Gallery, index: CountingIndex
+) -> None:
+    index.create(CollectionSpec("other", 2, Metric.COSINE, "mine"))
+    items = [new_item("a", 1, 1), NewItem("c", b"image", {})]
+    with pytest.raises(VectorMismatch, match="of fingerprint 'mine', and no loaded model makes these"):
+        await gallery.items.upsert("other", items, "", in_a_minute())
+    assert index.writes == []
+
+
 async def test_a_request_of_only_bad_items_writes_nothing(gallery: Gallery, index: CountingIndex) -> None:
     bad = [new_item("", 1, 1), new_item("a", 0, 0)]
     written = await gallery.items.upsert("photos", bad, "", in_a_minute())
