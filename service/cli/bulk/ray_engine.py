@@ -15,6 +15,9 @@ from service.manifest import Manifest
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _STARTS = 2
+# By Ray's own name: how long its first process may take to listen, in seconds. It gives 30, too few where the
+# machine is busy.
+_START_WAIT = ("RAY_gcs_server_port_wait_time_s", "120")
 
 
 @contextmanager
@@ -65,6 +68,8 @@ def _running(address: str | None) -> Iterator[int]:
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
+    if not address:
+        os.environ.setdefault(*_START_WAIT)
     try:
         _start(ray, address or "local", {} if address else here)
         context = ray.data.DataContext.get_current()

@@ -198,3 +198,18 @@ def test_a_start_that_took_too_long_is_made_again(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(click.ClickException, match="Ray didn't start: The current node timed out"):
         ray_engine._start(ray, "local", {})
     assert len(starts) == 4
+
+
+@RAY
+@pytest.mark.parametrize(("address", "wait_s"), [(None, "120"), ("127.0.0.1:1", "set before")])
+def test_ray_has_longer_to_start_here(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, wait_s: str
+) -> None:
+    name = "RAY_gcs_server_port_wait_time_s"
+    monkeypatch.setenv(name, "set before")
+    if address is None:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ray_engine, "_start", lambda *_: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 3.0})
+    with ray_engine._running(address) as cpus:
+        assert (cpus, os.environ[name]) == (3, wait_s)
