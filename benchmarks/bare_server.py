@@ -25,7 +25,7 @@ from service.servicers.scores import ScoreWriter
 from service.session import open_sessions
 
 _TOP_K = 5
-# As the server's own that speak of the wire.
+# Those of the server's own that a lone call feels.
 _OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.http2.bdp_probe", 0),

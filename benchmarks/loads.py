@@ -49,6 +49,14 @@ async def closed(
 ) -> Recording:
     """Callers in a closed loop.
 
+    Args:
+        server: that they call.
+        workload: what they send.
+        callers: how many.
+        duration_s: measured, after
+        warm_up_s: of the same.
+        deadline_ms: of each call; None: long beyond the longest wait.
+
     Raises:
         SystemExit: a call failed: then there is no figure.
     """

@@ -3,8 +3,9 @@
     python -m benchmarks.one_caller
 
 ResNet-50 int8 by OpenVINO, one JPEG a call, against decoding + session at batch 1 in one process. Server and
-floor on one core, the client on another; in turns. A bare `grpc.aio` handler that does the same work has its
-turns too (bare_server.py): what it takes beyond the floor is gRPC's, the client's and the machine's.
+floor on one core, the client on another; in turns. A bare `grpc.aio` handler has its turns too
+(bare_server.py): what it takes beyond the floor is gRPC's, the client's and the machine's, and a little for
+ranking.
 """
 
 import os

@@ -40,7 +40,7 @@ class Forecast:
         for place in range(stale, len(self._factors)):
             if (known := self._factors[place]) is not None:
                 self._factors[place] = known + _DRIFT * (target - known)
-        self._paces_s.clear()
+        self._paces_s = {}
         # With nothing left to do the time until the next batch says nothing about the pace.
         self._busy_since = now if images_in > 0 else None
 
@@ -63,9 +63,11 @@ class Forecast:
 
     def _pace_s(self, occupancy: int) -> float:
         """Seconds per image while so many are in."""
-        pace_s = self._paces_s.get(occupancy)
+        # The metrics' thread asks, too: what it still computes of older factors goes to the older table.
+        paces_s = self._paces_s
+        pace_s = paces_s.get(occupancy)
         if pace_s is None:
-            pace_s = self._paces_s[occupancy] = self._factor(occupancy) * self._table_pace_s(occupancy)
+            pace_s = paces_s[occupancy] = self._factor(occupancy) * self._table_pace_s(occupancy)
         return pace_s
 
     def _factor(self, occupancy: int) -> float:

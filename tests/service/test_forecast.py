@@ -49,6 +49,20 @@ def test_it_learns_the_pace_at_which_images_really_leave() -> None:
     assert slow.backlog_s(100) == pytest.approx(100 * 0.003, rel=0.01)
 
 
+def test_a_pace_asked_for_while_a_batch_ends_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the thread that serves the metrics."""
+    slow, latency = forecast(), LatencyTable.warm_s
+
+    def meanwhile(table: LatencyTable, batch_size: int) -> float:
+        monkeypatch.undo()
+        busy(slow, 40, images=8, seconds=0.048)
+        return latency(table, batch_size)
+
+    monkeypatch.setattr(LatencyTable, "warm_s", meanwhile)
+    assert slow.backlog_s(100) == pytest.approx(100 * 0.003)  # its factor was looked up before
+    assert slow.backlog_s(100) == pytest.approx(100 * 0.006, rel=0.01)
+
+
 def test_what_is_learned_of_many_serves_where_few_were_never_measured() -> None:
     slow = forecast()
     busy(slow, 40, images=8, seconds=0.048)

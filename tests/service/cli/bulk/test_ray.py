@@ -201,6 +201,7 @@ def test_a_start_that_took_too_long_is_made_again(monkeypatch: pytest.MonkeyPatc
 
 
 @RAY
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, of its own settings
 @pytest.mark.parametrize(("address", "wait_s"), [(None, "120"), ("127.0.0.1:1", "set before")])
 def test_ray_has_longer_to_start_here(
     monkeypatch: pytest.MonkeyPatch, address: str | None, wait_s: str
