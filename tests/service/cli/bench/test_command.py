@@ -15,7 +15,7 @@ from tests.packages import write_colors
 from tests.servers import ServerProcess
 from tests.service.cli.conftest import Fovea
 
-BRIEF = ("--duration-s", "0.25", "--warm-up-s", "0.05")
+BRIEF = ("--duration-s", "1", "--warm-up-s", "0.05")
 PERCENTILES = {"p50", "p90", "p99", "p999"}
 
 
@@ -41,8 +41,8 @@ def test_a_closed_loop_and_all_its_outputs(fovea_command: Fovea, pictures: Path)
     assert done.exit_code == 0, done.output
     run = document(pictures / "run.json")
     assert run["ok"] > 0
-    assert run["goodput"] == pytest.approx(run["ok"] / 0.25)
-    assert run["throughput"] == pytest.approx(run["answered"] / 0.25)
+    assert run["goodput"] == pytest.approx(run["ok"])
+    assert run["throughput"] == pytest.approx(run["answered"])
     assert run["latency_ms"].keys() >= PERCENTILES
     assert 0 < run["latency_ms"]["p50"] <= run["latency_ms"]["p90"] <= run["latency_ms"]["p999"]
     assert (run["shed"], run["errors"], run["not_sent"]) == (0, 0, 0)
