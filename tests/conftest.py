@@ -4,8 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import ServerProcess, colors_server
+
+# How long an example takes is the machine's affair, and fails no test.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 

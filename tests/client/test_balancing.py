@@ -5,6 +5,7 @@ from pathlib import Path
 import fovea
 import numpy as np
 
+from tests.client.waiting import until
 from tests.packages import write_colors
 from tests.servers import ServerProcess
 
@@ -16,10 +17,23 @@ def test_calls_go_round_over_the_servers(tmp_path: Path) -> None:
         ServerProcess(tmp_path / "models", tmp_path / "b") as second,
         fovea.Client(f"ipv4:{first.address},{second.address}") as client,
     ):
-        # Whichever connects first gets the first calls; from then on they alternate.
-        for _ in range(200):
-            client.classify(np.zeros((8, 8, 3), np.uint8))
         name = 'fovea_images_total{code="OK",model="colors"}'
-        counts = [server.metrics()[name] for server in (first, second)]
-    assert sum(counts) == 200
-    assert min(counts) >= 50
+
+        def call() -> None:
+            client.classify(np.zeros((8, 8, 3), np.uint8))
+
+        def counts() -> list[float]:
+            return [server.metrics().get(name, 0.0) for server in (first, second)]
+
+        def both_answered() -> bool:
+            call()
+            return min(counts()) > 0
+
+        # Whichever connects first gets the first calls; from then on they alternate.
+        until(both_answered)
+        before = counts()
+        for _ in range(200):
+            call()
+        rises = [after - start for after, start in zip(counts(), before, strict=True)]
+    assert sum(rises) == 200
+    assert min(rises) >= 50

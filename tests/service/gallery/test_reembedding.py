@@ -31,6 +31,7 @@ from service.retrieval.filters import Equals, Range
 from service.retrieval.index import CollectionSpec, Item, Metric, Storage
 from service.retrieval.schema import AttributeType
 from tests.client.pictures import expected_embedding, file_bytes, pixels
+from tests.client.waiting import eventually
 from tests.packages import EMBEDDING_DIMENSION
 from tests.service.gallery.conftest import CountingIndex, in_a_minute, opened
 
@@ -92,12 +93,12 @@ async def finish(gallery: Gallery, *, skip_broken: bool = False, model: str = "c
 
 async def until_only(index: CountingIndex, *names: str) -> None:
     """What was being built is dropped by somebody else, soon."""
-    for _ in range(500):
-        found = [info.spec.name for info in index.list_collections()]
-        if found == list(names):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(found)
+
+    def found() -> list[str]:
+        return [info.spec.name for info in index.list_collections()]
+
+    await asyncio.to_thread(eventually, lambda: found() == list(names))
+    assert found() == list(names)
 
 
 def numbers(index: CountingIndex) -> dict[str, object]:

@@ -28,6 +28,7 @@ from service.errors import (
 from service.gallery.gallery import Gallery
 from service.retrieval.index import CollectionSpec, Item, Metric, Storage
 from service.retrieval.schema import AttributeType
+from tests.client.waiting import eventually
 from tests.service.gallery.conftest import CountingIndex, in_a_minute, opened
 from tests.service.gallery.gate import Gate
 
@@ -231,10 +232,7 @@ async def test_a_snapshot_whose_caller_leaves_is_not_written(
     with pytest.raises(asyncio.CancelledError):
         await task
     gate.opened.set()
-    for _ in range(500):
-        if not names(folder):
-            break
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(eventually, lambda: not names(folder))
     assert names(folder) == []
     await house.snapshots.write("photos", "first", in_a_minute())
 
@@ -254,10 +252,7 @@ async def test_a_restore_whose_caller_leaves_leaves_nothing(
     with pytest.raises(asyncio.CancelledError):
         await task
     gate.opened.set()
-    for _ in range(500):
-        if len(index.list_collections()) == 1:
-            break
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(eventually, lambda: len(index.list_collections()) == 1)
     assert [info.spec.name for info in index.list_collections()] == ["photos"]
 
 

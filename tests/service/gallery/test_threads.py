@@ -8,6 +8,7 @@ import pytest
 from service.errors import DeadlineExpired, Overloaded, Unavailable
 from service.gallery import threads as module
 from service.gallery.threads import IndexThreads, Stop
+from tests.client.waiting import until
 from tests.service.gallery.conftest import in_a_minute
 from tests.service.gallery.gate import Gate
 
@@ -72,10 +73,7 @@ async def test_long_work_is_told_when_its_caller_leaves(threads: IndexThreads) -
     with pytest.raises(asyncio.CancelledError):
         await task
     gate.opened.set()
-    for _ in range(500):
-        if told:
-            break
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(until, lambda: bool(told))
     assert "the caller left" in str(told[0])
 
 

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from service.retrieval.embedded import EmbeddedIndex
 from service.retrieval.index import CollectionSpec, Item, Metric
 from service.retrieval.record import FILE_NAME, Record
 from service.retrieval.sweeper import Sweeper
+from tests.client.waiting import until
 
 SPEC = CollectionSpec("photos", 4, Metric.L2, "")
-_WAIT_S = 10.0
 
 
 @pytest.fixture(autouse=True)
@@ -90,10 +89,7 @@ def test_what_a_process_leaves_the_next_one_sweeps(tmp_path: Path) -> None:
     index.upsert("photos", [Item("new", np.ones(4, np.float32))])
     index.close()
     index = EmbeddedIndex(tmp_path)
-    deadline = time.monotonic() + _WAIT_S
-    while rows(tmp_path) != (1, 1):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: rows(tmp_path) == (1, 1))
     assert [item.id for item in index.scan("photos")] == ["new"]
     index.drop("photos")
     with pytest.raises(CollectionNotFound):
