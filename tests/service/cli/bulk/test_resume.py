@@ -16,19 +16,20 @@ from service.cli.bulk.indexing import _BATCHES_IN_FLIGHT, _IMAGES_AT_ONCE
 from tests.client.pictures import file_bytes, pixels
 from tests.servers import ServerProcess
 
-DISTINCT, COPIES = 640, 160
+# Many, so that a command still has far to go when a test sees that it has reached its goal, however late.
+DISTINCT, COPIES = 1920, 480
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """640 pictures, every fourth twice."""
+    """1,920 pictures, every fourth twice."""
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(DISTINCT):
-        content = file_bytes(pixels((number % 256, number // 256 * 40, 90), 64))
-        (folder / f"{number:03}.png").write_bytes(content)
+        content = file_bytes(pixels((number % 256, number // 256 * 30, 90), 64))
+        (folder / f"{number:04}.png").write_bytes(content)
         if number % 4 == 0:
-            (folder / f"{number:03}-copy.png").write_bytes(content)
+            (folder / f"{number:04}-copy.png").write_bytes(content)
     return folder
 
 
@@ -49,7 +50,7 @@ def test_kill_and_start_again(
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     kills = 0
     for part in (1, 2, 3):
-        goal = part * 150
+        goal = part * 300
         with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 60
             while counted(client, collection) < goal and process.poll() is None:
@@ -59,10 +60,10 @@ def test_kill_and_start_again(
             kills += process.wait() == -signal.SIGKILL
     assert kills == 3
     there = counted(client, collection)
-    assert 450 <= there < DISTINCT + COPIES
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert 900 <= there < DISTINCT + COPIES
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert f"collection {collection!r} has {DISTINCT + COPIES} images" in done.stdout
+    assert f"collection {collection!r} has {DISTINCT + COPIES:,} images" in done.stdout
     assert {item.id for item in client.scan(collection)} == {path.name for path in many.iterdir()}
     # Only of what was on its way may some have been embedded and not written, or written after the look.
     in_flight = _BATCHES_IN_FLIGHT * _IMAGES_AT_ONCE
@@ -85,7 +86,7 @@ def test_interrupted_it_says_how_far_it_came(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 60
-        while counted(client, collection) < 150 and process.poll() is None:
+        while counted(client, collection) < 300 and process.poll() is None:
             assert time.monotonic() < deadline, "the command got nowhere"
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
@@ -93,11 +94,16 @@ def test_interrupted_it_says_how_far_it_came(
     assert process.returncode == 1
     said = re.search(
         r"stopped; the same command again goes on from here: "
-        rf"at least (\d+) of {DISTINCT + COPIES} images are in collection '{collection}'\n",
+        rf"at least ([\d,]+) of {DISTINCT + COPIES:,} images are in collection '{collection}'\n",
         errors,
     )
     assert said, errors
     # What was on its way may be there, too, and isn't counted.
     there = counted(client, collection)
-    assert there - _BATCHES_IN_FLIGHT * _IMAGES_AT_ONCE <= int(said[1]) <= there < DISTINCT + COPIES
+    assert (
+        there - _BATCHES_IN_FLIGHT * _IMAGES_AT_ONCE
+        <= int(said[1].replace(",", ""))
+        <= there
+        < DISTINCT + COPIES
+    )
     assert "Traceback" not in errors

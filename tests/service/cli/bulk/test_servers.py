@@ -24,8 +24,9 @@ def noise(size: int, seed: int) -> bytes:
 def test_small_messages_and_a_killed_server(tmp_path: Path) -> None:
     folder = tmp_path / "album"
     folder.mkdir()
-    for number in range(600):
-        (folder / f"{number:03}.png").write_bytes(noise(40, number))
+    # Many, so that the command still has far to go when this test sees its first items, however late.
+    for number in range(1800):
+        (folder / f"{number:04}.png").write_bytes(noise(40, number))
     for number in range(3):
         (folder / f"large-{number}.png").write_bytes(noise(400, number))  # 480 kB: two in a message
     (folder / "larger.png").write_bytes(noise(700, 9))
@@ -49,16 +50,16 @@ def test_small_messages_and_a_killed_server(tmp_path: Path) -> None:
         process.wait()
     with ServerProcess(*server) as process, Client(process.address) as client:
         before = client.count("default")
-        assert 100 <= before < 600
+        assert 100 <= before < 1800
         done = subprocess.run(
-            [*command, process.address], env=os.environ, capture_output=True, text=True, timeout=60
+            [*command, process.address], env=os.environ, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 1
-        assert f"indexed {603 - before} images of {folder}; {before} were there already;" in done.stdout
+        assert f"indexed {1803 - before:,} images of {folder}; {before:,} were there already;" in done.stdout
         lines = done.stderr.splitlines()
-        assert lines[-2] == "1 of 604 files weren't indexed:"
+        assert lines[-2] == "1 of 1,804 files weren't indexed:"
         assert lines[-1].startswith("larger.png: ")
-        assert client.count("default") == 603
+        assert client.count("default") == 1803
 
 
 def test_what_add_made_can_be_made_anew(
