@@ -35,9 +35,8 @@ def contents(client: Client, collection: str) -> list[tuple[str, dict[str, Attri
     ]
 
 
-@pytest.fixture
-def filled(client: Client, collection: str) -> str:
-    """A collection of 2,300 items of own vectors, so that there are several pages."""
+def fill(client: Client, collection: str, count: int) -> str:
+    """Make the collection, of so many items of own vectors."""
     client.create_collection(
         collection,
         dimension=DIMENSION,
@@ -46,7 +45,7 @@ def filled(client: Client, collection: str) -> str:
         attributes={"label": "string", "year": "int", "ratio": "float", "sharp": "bool"},
         storage="float16",
     )
-    drawn = np.random.default_rng(5).normal(size=(2300, DIMENSION)).astype(np.float32)
+    drawn = np.random.default_rng(5).normal(size=(count, DIMENSION)).astype(np.float32)
     items = [
         Item(
             f"ü{number}",
@@ -60,6 +59,12 @@ def filled(client: Client, collection: str) -> str:
     results = client.upsert_stream(collection, items, fingerprint="mine:fp32")
     assert not [result for result in results if result.error]
     return collection
+
+
+@pytest.fixture
+def filled(client: Client, collection: str) -> str:
+    """A collection of 2,300 items, so that there are several pages."""
+    return fill(client, collection, 2300)
 
 
 def test_out_and_in_again(fovea_command: Fovea, client: Client, filled: str, tmp_path: Path) -> None:
@@ -222,9 +227,12 @@ def test_a_file_that_cannot_be_written(fovea_command: Fovea, filled: str, tmp_pa
 
 
 def test_kill_an_import_and_start_again(
-    server: ServerProcess, fovea_command: Fovea, client: Client, filled: str, tmp_path: Path
+    server: ServerProcess, fovea_command: Fovea, client: Client, collection: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "file.parquet"
+    # Many, so that the import still has far to go when this test sees its first items, however late.
+    whole = 11_500
+    filled = fill(client, collection, whole)
     fovea_command("index", "export", file, "--collection", filled)
     other = filled + "-2"
     command = [
@@ -234,11 +242,17 @@ def test_kill_an_import_and_start_again(
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ) as process:
         deadline = time.monotonic() + 60
         stored = 0
-        while stored < 200 and process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(NotFound):
-                stored = client.count(other)
-        process.send_signal(signal.SIGKILL)
+        try:
+            while stored < 200 and process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(NotFound):
+                    stored = client.count(other)
+            # Held, it gets no further while this test looks where it stands.
+            process.send_signal(signal.SIGSTOP)
+            stopped_at = client.count(other)
+        finally:
+            process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert 200 <= client.count(other) < 2300
-    assert subprocess.run(command, capture_output=True, env=os.environ, timeout=60).returncode == 0
+    assert 200 <= stopped_at < whole
+    assert 200 <= client.count(other) < whole
+    assert subprocess.run(command, capture_output=True, env=os.environ, timeout=120).returncode == 0
     assert contents(client, other) == contents(client, filled)
