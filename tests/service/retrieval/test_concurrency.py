@@ -1,7 +1,9 @@
 """Searches while writing: each sees a write as a whole or not at all."""
 
+import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,6 +25,30 @@ def _eager_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(interval)
+
+
+class Rounds:
+    """How often each reader has read beside the writes, and whether they are to end."""
+
+    def __init__(self, readers: int) -> None:
+        self.finished = threading.Event()
+        self._done = [0] * readers
+        self._give_up = time.monotonic() + 30
+
+    def add(self, reader: int) -> None:
+        """Counts a round, for the one thread of that reader."""
+        self._done[reader] += 1
+
+    def writes(self, at_least: int) -> Iterator[int]:
+        """1, 2 … for so many writes, and on until each reader has made 4 rounds, within reason."""
+        for number in itertools.count(1):
+            if number > at_least and (self.enough() or time.monotonic() > self._give_up):
+                return
+            yield number
+
+    def enough(self) -> bool:
+        """Whether all did run beside the writes."""
+        return min(self._done) > 3
 
 
 def write(index: Index, version: int) -> None:
@@ -55,40 +81,42 @@ def check_get(index: Index, _: int) -> list[int]:
 def test_readers_see_whole_writes_in_their_order(index: Index, engine: str) -> None:
     index.create(CollectionSpec("photos", 2, Metric.INNER_PRODUCT, ""))
     write(index, 0)
-    finished = threading.Event()
+    readings = [(check_search, 1), (check_search, 1), (check_search, 5), (check_get, 1)]
+    rounds = Rounds(len(readings))
 
-    def read(check: Callable[[Index, int], list[int]], queries: int) -> set[int]:
-        seen = [0]
-        while not finished.is_set():
+    def read(reader: int, check: Callable[[Index, int], list[int]], queries: int) -> None:
+        last = 0
+        while not rounds.finished.is_set():
             versions = check(index, queries)
             assert len(set(versions)) == 1
-            assert versions[0] >= seen[-1]
+            assert versions[0] >= last
             assert engine in COUNTS_TWICE or index.count("photos") == len(GROUP)
-            seen.append(versions[0])
-        return set(seen)
+            if versions[0] > last:  # only another version is another round
+                rounds.add(reader)
+            last = versions[0]
 
     with ThreadPoolExecutor(4) as pool:
-        readers = [pool.submit(read, check_search, n) for n in (1, 1, 5)] + [pool.submit(read, check_get, 1)]
+        readers = [pool.submit(read, number, *reading) for number, reading in enumerate(readings)]
         try:
-            for version in range(1, WRITES + 1):
+            for version in rounds.writes(WRITES):
                 write(index, version)
                 assert check_search(index, 1) == [version]
         finally:
-            finished.set()
-        seen = [reader.result() for reader in readers]
-    assert all(len(versions) > 3 for versions in seen)  # they did run beside the writes
+            rounds.finished.set()
+        for reader in readers:
+            reader.result()
+    assert rounds.enough()
 
 
 def test_filtered_reads_see_whole_writes(index: Index, engine: str) -> None:
     schema = {"version": AttributeType.INT}
     index.create(CollectionSpec("photos", 2, Metric.INNER_PRODUCT, "", schema))
     write(index, 0)
-    finished = threading.Event()
+    rounds = Rounds(2)
     query = np.array([[1, 0]], np.float32)
 
-    def read(first: int) -> int:
-        reads = 0
-        while not finished.is_set():
+    def read(reader: int, first: int) -> None:
+        while not rounds.finished.is_set():
             options = SearchOptions(filter=Range("version", gte=first))
             [neighbors] = index.search("photos", query, 1000, options=options)
             versions = {(neighbor.score, neighbor.attributes["version"]) for neighbor in neighbors}
@@ -102,17 +130,18 @@ def test_filtered_reads_see_whole_writes(index: Index, engine: str) -> None:
                 items = [item for page in pages for item in page]
             assert sorted(item.id for item in items) == sorted(GROUP)
             assert len({item.attributes["version"] for item in items}) == 1
-            reads += 1
-        return reads
+            rounds.add(reader)
 
     with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(read, first) for first in (0, WRITES // 2)]
+        readers = [pool.submit(read, number, first) for number, first in enumerate((0, WRITES // 2))]
         try:
-            for version in range(1, WRITES + 1):
+            for version in rounds.writes(WRITES):
                 write(index, version)
         finally:
-            finished.set()
-        assert all(reader.result() > 3 for reader in readers)
+            rounds.finished.set()
+        for reader in readers:
+            reader.result()
+    assert rounds.enough()
 
 
 def test_nobody_sees_neither_or_both_of_a_replacement(index: Index) -> None:
@@ -124,57 +153,58 @@ def test_nobody_sees_neither_or_both_of_a_replacement(index: Index) -> None:
         )
 
     make("photos", 0)
-    finished = threading.Event()
+    rounds = Rounds(2)
 
-    def read() -> int:
-        reads = 0
-        while not finished.is_set():
+    def read(reader: int) -> None:
+        while not rounds.finished.is_set():
             check_search(index, 1)
             assert index.count("photos") == len(GROUP)
             names = [info.spec.name for info in index.list_collections()]
             assert names in (["photos"], ["new", "photos"])
-            reads += 1
-        return reads
+            rounds.add(reader)
 
     with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(read) for _ in range(2)]
+        readers = [pool.submit(read, number) for number in range(2)]
         try:
-            for version in range(1, 21):
+            for version in rounds.writes(20):
                 make("new", version)
                 index.replace("photos", "new")
                 assert check_search(index, 1) == [version]
         finally:
-            finished.set()
-        assert all(reader.result() > 3 for reader in readers)
+            rounds.finished.set()
+        for reader in readers:
+            reader.result()
+    assert rounds.enough()
 
 
 def test_what_was_deleted_is_never_found_again(index: Index) -> None:
     index.create(CollectionSpec("photos", 2, Metric.L2, ""))
     deleted: set[str] = set()
-    finished = threading.Event()
+    rounds = Rounds(2)
 
-    def read() -> int:
-        searches = 0
-        while not finished.is_set():
+    def read(reader: int) -> None:
+        while not rounds.finished.is_set():
             gone = set(deleted)
             for count in (10, 1000):
                 [neighbors] = index.search("photos", np.zeros((1, 2), np.float32), count)
                 assert gone.isdisjoint(neighbor.id for neighbor in neighbors)
-            searches += 1
-        return searches
+            rounds.add(reader)
 
     with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(read) for _ in range(2)]
+        readers = [pool.submit(read, number) for number in range(2)]
         try:
-            for start in range(0, 20 * WRITES, 20):
+            for number in rounds.writes(WRITES):
+                start = 20 * number
                 ids = [str(n) for n in range(start, start + 20)]
                 index.upsert("photos", [Item(name, np.array([int(name), 0], np.float32)) for name in ids])
                 assert index.delete("photos", ids[:19]) == 19
                 deleted.update(ids[:19])
         finally:
-            finished.set()
-        assert all(reader.result() > 3 for reader in readers)
-    assert index.count("photos") == WRITES
+            rounds.finished.set()
+        for reader in readers:
+            reader.result()
+    assert rounds.enough()
+    assert index.count("photos") == number
 
 
 def test_writers_of_several_threads_lose_nothing(index: Index) -> None:

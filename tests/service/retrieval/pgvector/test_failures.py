@@ -110,8 +110,8 @@ def test_a_restart_is_survived(schema: str) -> None:
 def test_a_statement_that_takes_too_long_is_ended_and_changes_nothing(open_index: Opener, sql: Sql) -> None:
     index = open_index()
     index.create(SPEC)
-    impatient = open_index(statement_timeout_s=0.7)
-    with held(sql), pytest.raises(DeadlineExpired, match=r"longer than 0\.7 s; nothing was changed"):
+    impatient = open_index(statement_timeout_s=3)
+    with held(sql), pytest.raises(DeadlineExpired, match="longer than 3 s; nothing was changed"):
         impatient.upsert("photos", items("a"))
     assert index.count("photos") == 0
     impatient.upsert("photos", items("a"))
@@ -122,7 +122,7 @@ def test_a_server_that_hangs_is_given_up(
     open_index: Opener, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "GRACE_S", 0.1)
-    index = open_index(statement_timeout_s=0.9)
+    index = open_index(statement_timeout_s=2.9)
     index.create(SPEC)
     [(pid,)] = sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'fovea' AND state = 'idle'")
     os.kill(pid, signal.SIGSTOP)
@@ -142,15 +142,15 @@ def test_a_server_that_hangs_is_given_up(
             finally:
                 os.kill(pid, signal.SIGCONT)
 
-    with pytest.raises(Unavailable, match="no reply within 1 s"):
+    with pytest.raises(Unavailable, match="no reply within 3 s"):
         read()
     assert index.count("photos") == 1
 
 
 def test_calls_beyond_the_pool_wait_only_so_long(open_index: Opener) -> None:
-    index = open_index(pool_size=1, pool_timeout_s=0.2)
+    index = open_index(pool_size=1, pool_timeout_s=3)
     index.create(SPEC)
-    with index.items("photos"), pytest.raises(Unavailable, match=r"no connection was free.* within 0\.2 s"):
+    with index.items("photos"), pytest.raises(Unavailable, match=r"no connection was free.* within 3 s"):
         index.count("photos")
     assert index.count("photos") == 0
 
