@@ -109,7 +109,7 @@ def test_it_stops_while_it_loads(tmp_path: Path) -> None:
 def test_sigterm_says_not_serving_first_and_finishes_what_is_under_way(tmp_path: Path) -> None:
     write_slow(tmp_path / "models")
     with (
-        ServerProcess(tmp_path / "models", tmp_path / "index", "--lame-duck-s", "1") as server,
+        ServerProcess(tmp_path / "models", tmp_path / "index", "--lame-duck-s", "5") as server,
         channel(server.address) as open_channel,
     ):
         stub = classification_pb2_grpc.ClassificationServiceStub(open_channel)
