@@ -28,7 +28,16 @@ from service.cli.connection import (
 from service.cli.filter_expression import filter_option
 from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import print_json, print_table
+from service.cli.output_paths import check_replaceable, replaced
 from service.cli.photos import Failures, images_argument, images_only
+
+
+def _vectors_file(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
+    if given is not None:
+        if given.suffix.lower() != ".npz":
+            raise click.BadParameter(f"{given} is no .npz file")
+        check_replaceable(given)
+    return given
 
 
 @click.command()
@@ -37,6 +46,7 @@ from service.cli.photos import Failures, images_argument, images_only
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_vectors_file,
     metavar="FILE.npz",
     help="Write `vectors` (float32 [photos, dimension]), `photos`, `model`, `version` and `fingerprint`.",
 )
@@ -57,8 +67,6 @@ def embed(
     """
     if (output is None) != as_json:
         raise click.UsageError("say where the vectors go: either --output vectors.npz or --json")
-    if output is not None and output.suffix.lower() != ".npz":
-        raise click.BadParameter(f"{output} is no .npz file", param_hint="--output")
     found: list[tuple[str, Embedding]] = []
     with connected(address, timeout_s) as client:
         wait_for_model(client, model, timeout_s)
@@ -257,22 +265,15 @@ def _print_neighbors(neighbors: list[Neighbor]) -> None:
 
 def _write(path: Path, found: list[tuple[str, Embedding]]) -> None:
     first = found[0][1]
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                vectors=np.stack([embedding.vector for _, embedding in found]),
-                photos=np.array([photo for photo, _ in found]),
-                model=np.array(first.model),
-                version=np.array(first.version),
-                fingerprint=np.array(first.fingerprint),
-            )
-        partial.replace(path)
-    except OSError as error:
-        raise click.ClickException(f"{path} can't be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            vectors=np.stack([embedding.vector for _, embedding in found]),
+            photos=np.array([photo for photo, _ in found]),
+            model=np.array(first.model),
+            version=np.array(first.version),
+            fingerprint=np.array(first.fingerprint),
+        )
 
 
 COMMANDS: tuple[click.Command, ...] = (embed, models, search)

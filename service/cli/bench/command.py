@@ -17,6 +17,7 @@ from service.cli.bench.payload import Size
 from service.cli.bench.target import ForbiddenTarget, check_target
 from service.cli.bench.traffic import ARRIVALS
 from service.cli.connection import address_option
+from service.cli.output_paths import check_writable
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -68,11 +69,8 @@ def _listed(cores: Iterable[int]) -> str:
 
 
 def _writable(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    """Before the run: its figures would be lost after it."""
-    if value is not None and not value.parent.is_dir():
-        raise click.BadParameter(f"{value} can't be written: there is no folder {value.parent}")
-    if value is not None and not os.access(value if value.exists() else value.parent, os.W_OK):
-        raise click.BadParameter(f"{value} can't be written: permission denied")
+    if value is not None:
+        check_writable(value)
     return value
 
 

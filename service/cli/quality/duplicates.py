@@ -11,11 +11,20 @@ from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.folder import Folder
 from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.output import count_of_images, print_json
+from service.cli.output_paths import check_replaceable
 
 if TYPE_CHECKING:  # Pillow is loaded only when pictures are read
     from service.cli.quality.near_duplicates import Found, Member
 
 _MOST_PRINTED = 50
+
+
+def _page_file(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
+    if given is not None:
+        if given.suffix.lower() not in (".html", ".htm"):
+            raise click.BadParameter(f"{given} is no .html file")
+        check_replaceable(given)
+    return given
 
 
 @click.command("duplicates")
@@ -43,6 +52,7 @@ _MOST_PRINTED = 50
 @click.option(
     "--page",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_page_file,
     metavar="FILE.html",
     help="Write the report as a page with pictures.",
 )
@@ -90,8 +100,6 @@ def duplicates_command(
     from service.cli.quality.duplicates_page import write_pages
     from service.cli.quality.near_duplicates import Found, candidates, groups
 
-    if page is not None and page.suffix.lower() not in (".html", ".htm"):
-        raise click.BadParameter(f"{page} is no .html file", param_hint="--page")
     with connected(address, timeout_s) as client, BrokenList(None) as broken:
         there: Collection | None = None
         places: Iterable[Place]
@@ -109,6 +117,7 @@ def duplicates_command(
             places = stored_places(client, there, folder)
             model, version = there.model or None, there.version or None
         pictures = hash_all(places, total, broken)
+        total = len(pictures.ids) + broken.count  # a collection may have grown meanwhile
         near = candidates(pictures, max_bits)
         how = "given"
         if threshold is None and near:
@@ -127,21 +136,25 @@ def duplicates_command(
             vectors = embedded_vectors(client, asked, model, version, broken)
         found = groups(pictures, vectors, max_bits, threshold) if threshold is not None else Found([], 0, [])
     broken.show(total, "files can't be compared")
-    about = f"{_counted(found.groups)} in {count_of_images(total)} of {name}"
+    compared = f"{total - broken.count:,} of " if broken.count else ""
+    about = f"{_counted(found.groups)} in {compared}{count_of_images(total)} of {name}"
     if threshold is not None:
         about += (
             f"; pairs differ in at most {max_bits} bits, with a cosine of at least {threshold:.4f} ({how})"
         )
     if any(len(group) > 2 for group in found.groups):
         about += "; pairs make chains, so some of a group may differ more"
-    pages = write_pages(page, about, found, _left_out(found), per_page) if page is not None else []
     if as_json:
         for group in found.groups:
             print_json({"members": [_fields(member) for member in group]})
         if found.left_out:
             click.echo(_left_out(found), err=True)
     else:
-        _print(about, found, pages)
+        _print(about, found)
+    if page is not None:  # last: where it fails, the report is there
+        pages = write_pages(page, about, found, _left_out(found), per_page)
+        for each in pages if not as_json else ():
+            click.echo(f"wrote {each}")
     exit_status(broken.count)
 
 
@@ -187,7 +200,7 @@ def _fields(member: "Member") -> dict[str, object]:
     }
 
 
-def _print(about: str, found: "Found", pages: Sequence[Path]) -> None:
+def _print(about: str, found: "Found") -> None:
     click.echo(about)
     _print_groups(found.groups[:_MOST_PRINTED])
     if len(found.groups) > _MOST_PRINTED:
@@ -196,8 +209,6 @@ def _print(about: str, found: "Found", pages: Sequence[Path]) -> None:
         more = "" if found.left_out == len(found.highest) else "; the highest of them"
         click.echo(_left_out(found) + more + ":")
         _print_groups(found.highest)
-    for page in pages:
-        click.echo(f"wrote {page}")
 
 
 def _print_groups(groups: Sequence[Sequence["Member"]]) -> None:

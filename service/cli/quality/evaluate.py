@@ -12,6 +12,7 @@ from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.folder import Folder
 from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.output import count_of_images, print_json, print_table
+from service.cli.output_paths import check_replaceable
 from service.cli.quality.evaluation import Evaluation, chosen_queries, evaluate
 from service.cli.quality.labelled import Pictures, embed_folder, stored_pictures
 from service.cli.quality.temporary import temporary_collection
@@ -21,8 +22,10 @@ _MAX_ROWS = 200
 
 
 def _sheet_file(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
-    if given is not None and given.suffix.lower() not in _SHEETS:
-        raise click.BadParameter(f"{given} is neither a .png nor a .html file")
+    if given is not None:
+        if given.suffix.lower() not in _SHEETS:
+            raise click.BadParameter(f"{given} is neither a .png nor a .html file")
+        check_replaceable(given)
     return given
 
 
@@ -120,13 +123,13 @@ def evaluate_command(
     about = f"{len(chosen):,} queries of {facts['classes']:,} classes in {source.name} against " + (
         f"{len(gallery.ids):,} images of collection {there.name!r}" if there else "each other"
     )
-    if sheet is not None:
-        _write_sheet(sheet, about, result, asked, gallery, rows, worst=worst)
     if as_json:
         print_json(facts)
     else:
         _print(about, result, unlabelled, searched.index_type)
-        if sheet is not None:
+    if sheet is not None:  # last: where it fails, the figures are there
+        _write_sheet(sheet, about, result, asked, gallery, rows, worst=worst)
+        if not as_json:
             click.echo(f"wrote {sheet}")
     exit_status(broken.count)
 

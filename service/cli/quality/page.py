@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-import click
+from service.cli.output_paths import replaced
 
 _STYLE = """
 :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --good: #1a7f37; --bad: #b42318; --blue: #1f6feb; }
@@ -68,21 +68,14 @@ def write_page(file: Path, title: str, about: str, parts: Iterable[str], navigat
     Raises:
         click.ClickException: it can't be written.
     """
-    partial = file.with_name(f".{file.name}.partial")
     nav = f"<nav>{navigation}</nav>\n" if navigation else ""
-    try:
-        with partial.open("w", encoding="utf-8") as page:
-            page.write(
-                '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-                '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-                f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-                f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p></header>\n{nav}"
-            )
-            for part in parts:
-                page.write(part + "\n")
-            page.write(f"{nav}</main>\n</body>\n</html>\n")
-        partial.replace(file)
-    except OSError as error:
-        raise click.ClickException(f"{file} can't be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(file) as partial, partial.open("w", encoding="utf-8") as page:
+        page.write(
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p></header>\n{nav}"
+        )
+        for part in parts:
+            page.write(part + "\n")
+        page.write(f"{nav}</main>\n</body>\n</html>\n")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-import click
 from PIL import Image, ImageDraw, ImageFont
 
+from service.cli.output_paths import replaced
 from service.cli.quality.evaluation import Answer, Evaluation
 from service.cli.quality.labelled import Pictures
 from service.cli.quality.page import figure, write_page
@@ -47,14 +47,8 @@ def write_sheet(
     """
     if file.suffix.lower() == ".png":
         sheet = _picture(f"{title}: {about}", evaluation, asked, gallery, numbers)
-        partial = file.with_name(f".{file.name}.partial")
-        try:
+        with replaced(file) as partial:
             sheet.save(partial, "PNG", optimize=True)
-            partial.replace(file)
-        except OSError as error:
-            raise click.ClickException(f"{file} can't be written: {error.strerror or error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
     else:
         write_page(file, title, about, _sections(evaluation, asked, gallery, numbers))
 

@@ -217,13 +217,23 @@ def test_items_that_the_server_refuses_are_listed(
 
 def test_a_file_that_cannot_be_written(fovea_command: Fovea, filled: str, tmp_path: Path) -> None:
     done = fovea_command("index", "export", tmp_path / "none" / "file.parquet", "--collection", filled)
-    assert done.exit_code == 1
-    assert "file.parquet can't be written: " in done.stderr
-    assert "No such file or directory" in done.stderr
+    assert done.exit_code == 2
+    assert "file.parquet can't be written: there is no folder" in " ".join(done.stderr.split())
     done = fovea_command("index", "export", tmp_path / "file.parquet", "--collection", "nobody's")
     assert done.exit_code == 1
     assert "no collection" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_kind_is_not_written_over(
+    fovea_command: Fovea, filled: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "copy.csv"
+    table.write_text("path,label\n")
+    done = fovea_command("index", "export", table, "--collection", filled)
+    assert done.exit_code == 2
+    assert "copy.csv is no .parquet file" in done.stderr
+    assert table.read_text() == "path,label\n"
 
 
 def test_kill_an_import_and_start_again(

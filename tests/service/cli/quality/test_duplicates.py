@@ -74,7 +74,7 @@ def test_in_a_folder_and_in_a_collection(fovea_command: Fovea, album: Path) -> N
         album.rename(album.with_name("moved"))
         gone = fovea_command("index", "duplicates", *NAMED)
         assert gone.exit_code == 1
-        assert gone.stdout.startswith("no near-duplicates in 13 images of collection 'near-duplicates'")
+        assert gone.stdout.startswith("no near-duplicates in 0 of 13 images of collection 'near-dup")
         assert "13 of 13 files can't be compared:" in gone.stderr
         assert "0.png: none of its path and uri is a file on this machine" in gone.stderr
         assert ids(groups_of(fovea_command, "moved", *NAMED)) == EXPECTED
@@ -185,6 +185,19 @@ def test_pages_are_bounded(fovea_command: Fovea, album: Path) -> None:
     assert '<a href="report.html">1</a> <b>2</b>' in second
 
 
+def test_the_report_is_there_where_the_page_is_not(fovea_command: Fovea, album: Path) -> None:
+    page = "n" * 245 + ".html"  # too long only for the hidden file
+    done = fovea_command("index", "duplicates", "album", "--page", page)
+    assert done.exit_code == 1
+    assert done.stdout.startswith("2 groups with 4 more than one of each, in 13 images of album; ")
+    assert "0.png  320×240\n" in done.stdout
+    assert "wrote" not in done.stdout
+    assert f"{page} can't be written: File name too long" in done.stderr
+    programs = fovea_command("index", "duplicates", "album", "--page", page, "--json")
+    assert programs.exit_code == 1
+    assert [len(json.loads(line)["members"]) for line in programs.stdout.splitlines()] == [4, 2]
+
+
 def test_names_in_a_page_are_text(fovea_command: Fovea, album: Path) -> None:
     (album / "<script>alert(1)<script>.png").write_bytes(b"")
     (album / "<b>&.png").write_bytes((album / "0.png").read_bytes())
@@ -208,7 +221,7 @@ def test_broken_files_are_listed(fovea_command: Fovea, album: Path) -> None:
     os.mkfifo(album / "pipe.jpg")  # opening it would wait for a writer
     done = fovea_command("index", "duplicates", "album")
     assert done.exit_code == 1
-    assert "2 groups with 4" in done.stdout
+    assert done.stdout.startswith("2 groups with 4 more than one of each, in 13 of 15 images of album; ")
     assert "2 of 15 files can't be compared:" in done.stderr
     assert "pipe.jpg: isn't a regular file; expected an image file" in done.stderr
     assert "broken.jpg: " in done.stderr

@@ -190,6 +190,20 @@ def test_contact_sheets(fovea_command: Fovea, classes: Path) -> None:
     assert "sheet.pdf is neither a .png nor a .html file" in refused.stderr
 
 
+@pytest.mark.parametrize("suffix", [".png", ".html"])
+def test_the_figures_are_there_where_the_sheet_is_not(
+    fovea_command: Fovea, classes: Path, suffix: str
+) -> None:
+    sheet = "n" * 245 + suffix  # too long only for the hidden file
+    done = fovea_command("index", "evaluate", "classes", "--sheet", sheet)
+    assert done.exit_code == 1
+    assert done.stdout.endswith("the index (flat) finds 100.00% of the true 10 nearest\n")
+    assert f"{sheet} can't be written: File name too long" in done.stderr
+    programs = fovea_command("index", "evaluate", "classes", "--sheet", sheet, "--json")
+    assert programs.exit_code == 1
+    assert json.loads(programs.stdout)["queries"] == 36
+
+
 def test_a_picture_of_which_there_are_very_many_is_no_query(
     fovea_command: Fovea, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
