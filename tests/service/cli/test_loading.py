@@ -61,11 +61,11 @@ async def test_what_is_loading_is_said(
         "embed red.png --json",
         "index add .",
     ):
-        done = fovea_command(*command.split(), "--timeout-s", "1", FOVEA_ADDRESS=address)
+        done = fovea_command(*command.split(), "--timeout-s", "5", FOVEA_ADDRESS=address)
         assert done.exit_code == 1
         assert done.stderr == (
-            "the server is still loading model 'slow'; waiting up to 1 s\n"
-            "Error: model 'slow' is still loading after 1 s; wait longer with --timeout-s\n"
+            "the server is still loading model 'slow'; waiting up to 5 s\n"
+            "Error: model 'slow' is still loading after 5 s; wait longer with --timeout-s\n"
         )
     # Of a model that isn't there, and of a collection's size, nothing has to be waited for.
     unknown = fovea_command("classify", "red.png", "--model", "missing", FOVEA_ADDRESS=address)
@@ -102,18 +102,18 @@ def test_only_a_collections_own_model_is_waited_for(
             "--model",
             "slow",
             "--timeout-s",
-            "1",
+            "5",
             FOVEA_ADDRESS=address,
         )
-        assert "Error: model 'slow' is still loading after 1 s" in done.stderr
+        assert "Error: model 'slow' is still loading after 5 s" in done.stderr
     # The same collection, where its own model isn't there (yet).
     with started(ServerProcess(models, index, "--model", "slow", "--max-batch-size", "2")) as address:
         listed = fovea_command("index", "list", FOVEA_ADDRESS=address).stdout
         assert "  a model that isn't loaded; still loading: slow  " in listed
         for command in ("index add .", "search red.png"):
-            done = fovea_command(*command.split(), "--timeout-s", "1", FOVEA_ADDRESS=address)
+            done = fovea_command(*command.split(), "--timeout-s", "5", FOVEA_ADDRESS=address)
             assert done.exit_code == 1
-            assert "Error: model 'slow' is still loading after 1 s" in done.stderr
+            assert "Error: model 'slow' is still loading after 5 s" in done.stderr
 
 
 def test_a_model_that_is_loading_is_waited_for(
