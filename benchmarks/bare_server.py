@@ -5,8 +5,6 @@ call at a time, in the event loop itself: without queue, batches, threads, limit
 """
 
 import argparse
-import asyncio
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import grpc.aio
 import uvloop
 from fovea.v1 import classification_pb2 as pb
 
+from benchmarks.child_server import serve
 from service.image import decode_picture
 from service.manifest import read_manifest
 from service.model import Prediction
@@ -61,14 +60,7 @@ async def _serve(classifier: _Classifier) -> None:
         classifier.classify, request_deserializer=pb.ClassifyRequest.FromString
     )
     service = pb.DESCRIPTOR.services_by_name["ClassificationService"].full_name
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Classify": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print(f"127.0.0.1:{port}", flush=True)
-    await stop.wait()
-    await server.stop(0.5)
+    await serve(server, service, {"Classify": handler})
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ import grpc.aio
 import uvloop
 from fovea.v1 import classification_pb2 as pb
 
+from benchmarks.child_server import serve
+
 SERVICE = "fovea.benchmarks.Echo"
 _OPTIONS = [
     ("grpc.so_reuseport", 0),
@@ -137,14 +139,7 @@ class _Cached(_Rewrap):
 
 async def _serve(interceptors: list[grpc.aio.ServerInterceptor]) -> None:
     server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers()),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print(f"127.0.0.1:{port}", flush=True)
-    await stop.wait()
-    await server.stop(0.5)
+    await serve(server, SERVICE, _handlers())
 
 
 def _serve_by_threads() -> None:

@@ -16,10 +16,7 @@ def at_least_one(name: str, value: int) -> int:
         TypeError: it is no whole number.
         ValueError: it isn't at least 1.
     """
-    number = _whole(name, value, "at least 1")
-    if number < 1:
-        raise ValueError(f"{name} is {number}; expected at least 1")
-    return number
+    return _at_least(1, "at least 1", name, value)
 
 
 def at_least_zero(name: str, value: int) -> int:
@@ -29,10 +26,7 @@ def at_least_zero(name: str, value: int) -> int:
         TypeError: it is no whole number.
         ValueError: it is negative.
     """
-    number = _whole(name, value, "0 or more")
-    if number < 0:
-        raise ValueError(f"{name} is {number}; expected 0 or more")
-    return number
+    return _at_least(0, "0 or more", name, value)
 
 
 def real(name: str, value: float) -> float:
@@ -69,11 +63,14 @@ def of_kind(what: str, kind: type[T], example: str, value: T) -> T:
     return value
 
 
-def _whole(name: str, value: int, least: str) -> int:
+def _at_least(least: int, expected: str, name: str, value: int) -> int:
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {shown(value)}; expected a whole number, {least}") from None
+        raise TypeError(f"{name} is {shown(value)}; expected a whole number, {expected}") from None
+    if number < least:
+        raise ValueError(f"{name} is {number}; expected {expected}")
+    return number
 
 
 def shown(value: object) -> str:

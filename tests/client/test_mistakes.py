@@ -47,8 +47,16 @@ async def test_what_is_no_query(client: Client, aio: AsyncClient, queries: Any, 
         ({"offset": "3"}, TypeError, r"offset is '3' \(str\); expected a whole number, 0 or more"),
         ({"recall": "1"}, TypeError, r"recall is '1' \(str\); expected a number"),
         ({"min_score": "0.5"}, TypeError, r"min_score is '0.5' \(str\); expected a number"),
-        ({"group_by": GroupBy("year", "2")}, TypeError, r"max_per_group is '2' \(str\); expected a whole"),  # type: ignore[arg-type]
-        ({"expansion": QueryExpansion(1, "3")}, TypeError, r"alpha is '3' \(str\); expected a number"),  # type: ignore[arg-type]
+        (
+            {"group_by": GroupBy("year", "2")},  # type: ignore[arg-type] # wrong on purpose
+            TypeError,
+            r"max_per_group is '2' \(str\); expected a whole",
+        ),
+        (
+            {"expansion": QueryExpansion(1, "3")},  # type: ignore[arg-type] # wrong on purpose
+            TypeError,
+            r"alpha is '3' \(str\); expected a number",
+        ),
         (
             {"vector": "abc"},
             TypeError,
