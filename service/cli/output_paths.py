@@ -1,7 +1,7 @@
 """The files that commands write: looked at before the work, for its outcome would be lost after it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,26 @@ def check_replaceable(file: Path) -> None:
         click.BadParameter: it can't.
     """
     _check(file, in_place=False)
+
+
+def replaceable(
+    wrong: str, *suffixes: str
+) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    """An option's callback: one of the suffixes in any case, and `check_replaceable`.
+
+    Args:
+        wrong: what a file of another suffix is, as its error says.
+        suffixes: in small letters.
+    """
+
+    def checked(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
+        if given is not None:
+            if given.suffix.lower() not in suffixes:
+                raise click.BadParameter(f"{given} is {wrong}")
+            check_replaceable(given)
+        return given
+
+    return checked
 
 
 def _check(file: Path, *, in_place: bool) -> None:

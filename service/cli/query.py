@@ -28,16 +28,8 @@ from service.cli.connection import (
 from service.cli.filter_expression import filter_option
 from service.cli.loading import wait_for_collection, wait_for_model
 from service.cli.output import print_json, print_table
-from service.cli.output_paths import check_replaceable, replaced
+from service.cli.output_paths import replaceable, replaced
 from service.cli.photos import Failures, images_argument, images_only
-
-
-def _vectors_file(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
-    if given is not None:
-        if given.suffix.lower() != ".npz":
-            raise click.BadParameter(f"{given} is no .npz file")
-        check_replaceable(given)
-    return given
 
 
 @click.command()
@@ -46,7 +38,7 @@ def _vectors_file(_: click.Context, __: click.Parameter, given: Path | None) -> 
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_vectors_file,
+    callback=replaceable("no .npz file", ".npz"),
     metavar="FILE.npz",
     help="Write `vectors` (float32 [photos, dimension]), `photos`, `model`, `version` and `fingerprint`.",
 )

@@ -11,25 +11,18 @@ from fovea import Client, Collection
 from service.cli.bulk.progress import progress
 from service.cli.bulk.spec import file_errors, spec_of
 from service.cli.connection import collection_option, connected, server_options
-from service.cli.output_paths import check_replaceable
+from service.cli.output_paths import replaceable
 from service.retrieval.index import Item
 from service.retrieval.parquet_file import SUFFIX, write_collection
 
 _ITEMS_AT_ONCE = 1000
 
 
-def _parquet_file(_: click.Context, __: click.Parameter, given: Path) -> Path:
-    if given.suffix.lower() != SUFFIX:
-        raise click.BadParameter(f"{given} is no {SUFFIX} file")
-    check_replaceable(given)
-    return given
-
-
 @click.command()
 @click.argument(
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_parquet_file,
+    callback=replaceable(f"no {SUFFIX} file", SUFFIX),
     metavar="FILE.parquet",
 )
 @collection_option

@@ -11,20 +11,12 @@ from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.folder import Folder
 from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.output import count_of_images, print_json
-from service.cli.output_paths import check_replaceable
+from service.cli.output_paths import replaceable
 
 if TYPE_CHECKING:  # Pillow is loaded only when pictures are read
     from service.cli.quality.near_duplicates import Found, Member
 
 _MOST_PRINTED = 50
-
-
-def _page_file(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
-    if given is not None:
-        if given.suffix.lower() not in (".html", ".htm"):
-            raise click.BadParameter(f"{given} is no .html file")
-        check_replaceable(given)
-    return given
 
 
 @click.command("duplicates")
@@ -52,7 +44,7 @@ def _page_file(_: click.Context, __: click.Parameter, given: Path | None) -> Pat
 @click.option(
     "--page",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_page_file,
+    callback=replaceable("no .html file", ".html", ".htm"),
     metavar="FILE.html",
     help="Write the report as a page with pictures.",
 )

@@ -12,21 +12,12 @@ from service.cli.bulk.broken import BrokenList
 from service.cli.bulk.folder import Folder
 from service.cli.connection import connected, exit_status, json_option, model_options, server_options
 from service.cli.output import count_of_images, print_json, print_table
-from service.cli.output_paths import check_replaceable
+from service.cli.output_paths import replaceable
 from service.cli.quality.evaluation import Evaluation, chosen_queries, evaluate
 from service.cli.quality.labelled import Pictures, embed_folder, stored_pictures
 from service.cli.quality.temporary import temporary_collection
 
-_SHEETS = (".png", ".html")
 _MAX_ROWS = 200
-
-
-def _sheet_file(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
-    if given is not None:
-        if given.suffix.lower() not in _SHEETS:
-            raise click.BadParameter(f"{given} is neither a .png nor a .html file")
-        check_replaceable(given)
-    return given
 
 
 @click.command("evaluate")
@@ -56,7 +47,7 @@ def _sheet_file(_: click.Context, __: click.Parameter, given: Path | None) -> Pa
 @click.option(
     "--sheet",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_sheet_file,
+    callback=replaceable("neither a .png nor a .html file", ".png", ".html"),
     metavar="FILE",
     help="Write a contact sheet, .png or .html: queries and their 10 nearest, framed right or wrong.",
 )
