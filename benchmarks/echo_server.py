@@ -1,7 +1,7 @@
 """What gRPC itself can do: servers that give back the bytes they get, in each of the ways in.
 
 Run as a child of a benchmark: prints its address and echoes until SIGTERM. `--io` chooses the server and its
-loop; each method of `/fovea.benchmarks.Echo/` is a way to handle a call.
+loop (http2: Fovea's own, on uvloop); each method of `/fovea.benchmarks.Echo/` is a way to handle a call.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import uvloop
 from fovea.v1 import classification_pb2 as pb
 
 from benchmarks.child_server import serve
+from service.http2.connection import Limits
+from service.http2.server import Http2Server
 
 SERVICE = "fovea.benchmarks.Echo"
 _OPTIONS = [
@@ -142,6 +144,11 @@ async def _serve(interceptors: list[grpc.aio.ServerInterceptor]) -> None:
     await serve(server, SERVICE, _handlers())
 
 
+async def _serve_by_http2() -> None:
+    limits = Limits(message_bytes=64 * 1024 * 1024, concurrent_calls=1_000)
+    await serve(Http2Server(limits), SERVICE, _handlers())
+
+
 def _serve_by_threads() -> None:
     def echo(request: bytes, _: grpc.ServicerContext) -> bytes:
         return request
@@ -167,11 +174,14 @@ def _serve_by_threads() -> None:
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--io", choices=("asyncio", "uvloop", "threads"), default="asyncio")
+    parser.add_argument("--io", choices=("asyncio", "uvloop", "threads", "http2"), default="asyncio")
     parser.add_argument("--interceptor", choices=("none", "rewrap", "cached"), default="none")
     options = parser.parse_args()
     if options.io == "threads":
         _serve_by_threads()
+        return
+    if options.io == "http2":
+        uvloop.run(_serve_by_http2())
         return
     kinds: dict[str, list[grpc.aio.ServerInterceptor]] = {
         "none": [],

@@ -35,11 +35,13 @@ UNARY_WAYS = {
     ("uvloop", "rewrap"): ("Unary",),
     ("uvloop", "cached"): ("Unary",),
     ("threads", "none"): ("Unary",),
+    ("http2", "none"): ("Unary", "Typed", "ReadByHand"),
 }
 STREAM_WAYS = {
     ("asyncio", "none"): ("StreamIterateYield", "StreamReadWrite"),
     ("uvloop", "none"): ("StreamIterateYield", "StreamIterateWrite", "StreamReadWrite"),
     ("threads", "none"): ("StreamIterateYield",),
+    ("http2", "none"): ("StreamIterateYield", "StreamReadWrite"),
 }
 
 

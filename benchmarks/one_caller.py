@@ -3,9 +3,9 @@
     python -m benchmarks.one_caller
 
 ResNet-50 int8 by OpenVINO, one JPEG a call, against decoding + session at batch 1 in one process. Server and
-floor on one core, the client on another; in turns. A bare `grpc.aio` handler has its turns too
-(bare_server.py): what it takes beyond the floor is gRPC's, the client's and the machine's, and a little for
-ranking.
+floor on one core, the client on another; in turns. The cores are kept from sleeping where that can be done:
+between the calls of one caller they would. A bare `grpc.aio` handler has its turns too (bare_server.py): what
+it takes beyond the floor is gRPC's, the client's and the machine's, and a little for ranking.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks import loads, resnet50
 from benchmarks.figures import Figure, conclude
-from benchmarks.machine import cores, describe
+from benchmarks.machine import cores, cores_kept_awake, describe
 from benchmarks.pinned import PinnedProcess, pinned_module
 from service.cli.bench.floor_process import running_floor
 from service.cli.bench.recorder import Latencies, Recording, merged
@@ -66,6 +66,7 @@ def main() -> None:
         for each in (server, bare):
             with each.awake():
                 pass  # stopped from now on
+        awake = stack.enter_context(cores_kept_awake())
         found = loads.run(measure(server, bare))
 
     calls, without = merged(each.served for each in found), Latencies()
@@ -81,7 +82,7 @@ def main() -> None:
         f"p99 {calls.latencies.percentiles_ms(99.0)[0]:.2f} and {without.percentiles_ms(99.0)[0]:.2f} ms; "
         f"{calls.answered} calls"
     )
-    print(f"{package.describe()}\n{' '.join(engine)}, one core; {describe()}")
+    print(f"{package.describe()}\n{' '.join(engine)}, one core, {awake}; {describe()}")
     conclude(
         Figure("one_caller_bare_p50_ratio", bare_ratio),
         Figure("one_caller_p50_ratio", ratio, BAR, at_most=True),

@@ -11,6 +11,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.http2.server import Http2Server
+
 READY = ""
 LIVENESS = "liveness"
 
@@ -39,7 +41,7 @@ class Health:
         self._changed = asyncio.Event()
         self.closing = self.asked = False
 
-    def register(self, server: grpc.aio.Server) -> None:
+    def register(self, server: Http2Server) -> None:
         """Answer health checks on this server."""
         health_pb2_grpc.add_HealthServicer_to_server(_Servicer(self), server)
 

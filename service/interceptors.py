@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,6 @@ _INSTRUMENTED = "/fovea.v1."
 NOT_LOGGED = (Overloaded, DeadlineExpired)
 # gRPC sends a status in the trailers, percent-encoded; past 8 KiB of them the caller gets another error.
 _MAX_MESSAGE_BYTES = 2000
-_LAST_WORD_S = 0.005
 # Whoever sends a message keeps others from sending theirs, and a deadline may be days away.
 _LONGEST_READ_S = 60.0
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
@@ -115,8 +114,8 @@ def crash_message(call: Call) -> str:
 current_call: ContextVar[Call] = ContextVar("current_call")
 
 
-class RequestInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the calls of this contract; health and reflection pass untouched."""
+class RequestInterceptor:
+    """Wraps the methods of this contract; health and reflection pass untouched."""
 
     def __init__(
         self, metrics: Metrics, refuse_early: RefuseEarly, arrivals: Arrivals, default_timeout_s: float
@@ -131,30 +130,18 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """
         self._metrics, self._refuse_early = metrics, refuse_early
         self._arrivals, self._default_timeout_s = arrivals, default_timeout_s
-        # The handlers never change, and wrapping one costs as much as all the rest here.
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Wrap the method's handler."""
-        method = handler_call_details.method
-        if wrapped := self._wrapped.get(method):
-            return wrapped
-        handler = await continuation(handler_call_details)
-        # An unknown method has no handler; gRPC answers UNIMPLEMENTED.
-        if handler is None or not method.startswith(_INSTRUMENTED):
-            return handler
-        wrapped = self._wrapped[method] = self._wrap(method, handler)
-        return wrapped
-
-    def _wrap(
+    def wrap(
         self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
     ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """The handler that serves a method, for the one that would.
+
+        Args:
+            method: as /package.service/method.
+            handler: generated code's.
+        """
+        if not method.startswith(_INSTRUMENTED):
+            return handler
         read = _forgiving(handler.request_deserializer)
         if handler.unary_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
@@ -208,7 +195,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     async def _read(self, context: "grpc.aio.ServicerContext[Any, Any]") -> tuple[int, Any]:
         """The one message and its size in bytes; EOF counts as 0 bytes."""
         remaining: float | None = context.time_remaining()
-        if remaining is not None and remaining <= _LONGEST_READ_S:  # gRPC itself ends the read then
+        if remaining is not None and remaining <= _LONGEST_READ_S:  # the deadline ends the read then
             message: Any = await context.read()
         else:
             longest_s = self._default_timeout_s if remaining is None else _LONGEST_READ_S
@@ -218,8 +205,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             except TimeoutError:
                 raise DeadlineExpired(f"the message had not arrived after {longest_s:g} s") from None
         if message is grpc.aio.EOF:
-            # A call that has ended, as by a message above the limit, looks the same until gRPC's next word.
-            await asyncio.sleep(_LAST_WORD_S)
             return 0, message
         size_bytes, request = message
         return size_bytes, request
@@ -229,8 +214,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             call = _begin(method, context)
             try:
                 await behavior(requests, context)
-                # A cancelled stream looks as if its caller had ended it, until gRPC's next word.
-                await asyncio.sleep(_LAST_WORD_S)
             except BaseException as error:
                 await self._fail(call, error, context)
                 raise

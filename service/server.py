@@ -23,7 +23,7 @@ from fovea.v1 import (
     retrieval_pb2_grpc,
 )
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from service.arrivals import Arrivals
 from service.config import Config
@@ -31,6 +31,8 @@ from service.errors import ConfigError, Overloaded
 from service.gallery.building import drop_left_overs
 from service.gallery.gallery import Gallery
 from service.health import Health
+from service.http2.connection import Limits
+from service.http2.server import Http2Server
 from service.interceptors import RequestInterceptor, deadline_in, status_of
 from service.loop_lag import watch_loop_lag
 from service.metrics import Metrics, MetricsServer
@@ -133,17 +135,11 @@ class Server:
             lambda: MetricsServer(self._metrics.registry, config.host, config.metrics_port),
         )
         self.metrics_address = f"{config.address_host}:{self._metrics_server.port}"
-        self._grpc = grpc.aio.server(
-            interceptors=[
-                RequestInterceptor(
-                    self._metrics,
-                    self._refuse_early,
-                    Arrivals(config.max_arriving_bytes, config.max_message_bytes, config.max_waiting_calls),
-                    config.default_timeout_ms / 1000,
-                )
-            ],
-            options=_grpc_options(config),
+        arrivals = Arrivals(config.max_arriving_bytes, config.max_message_bytes, config.max_waiting_calls)
+        interceptor = RequestInterceptor(
+            self._metrics, self._refuse_early, arrivals, config.default_timeout_ms / 1000
         )
+        self._grpc = Http2Server(_limits(config), interceptor.wrap)
         self._register()
         self._health.register(self._grpc)
         try:
@@ -192,7 +188,8 @@ class Server:
                 raise
 
     def _register(self) -> None:
-        config, server = self._config, self._grpc
+        config = self._config
+        server: Any = self._grpc  # generated code's types know gRPC's own servers only
         classification_pb2_grpc.add_ClassificationServiceServicer_to_server(
             ClassificationServicer(self._repository, self._pipeline, config, self._draining), server
         )
@@ -203,7 +200,9 @@ class Server:
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
             RetrievalServicer(self._gallery, config, self._draining), server
         )
-        reflection.enable_server_reflection(_SERVICES, server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(_SERVICES), server
+        )
 
     async def _load(self) -> None:
         for name in self._repository.names:
@@ -289,28 +288,13 @@ class Server:
         return ended
 
 
-def _grpc_options(config: Config) -> list[tuple[str, int]]:
-    options = [
-        # Without it a second server on the port would share it silently.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.max_concurrent_streams", config.max_concurrent_streams),
-        # Bodies that nobody reads yet stay with their senders: left alone, gRPC probes how much it could
-        # take in, and takes it. 256 KiB is as quick for pictures (benchmarks/front_end.py).
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 256 * 1024),
-        # A peer that vanished is noticed within a minute and a half, not after gRPC's two hours.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        # Clients may ping an idle connection every 10 s, to notice a dead one.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
-    if config.max_connection_age_s:
-        options.append(("grpc.max_connection_age_ms", int(config.max_connection_age_s * 1000)))
-        options.append(("grpc.max_connection_age_grace_ms", int(config.drain_timeout_s * 1000)))
-    return options
+def _limits(config: Config) -> Limits:
+    return Limits(
+        message_bytes=config.max_message_bytes,
+        concurrent_calls=config.max_concurrent_streams,
+        age_s=config.max_connection_age_s,
+        grace_s=config.drain_timeout_s,
+    )
 
 
 def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T:

@@ -37,14 +37,14 @@ LAYERS = (
     {"config", "metrics", "logs", "engines", "manifest"},
     {"model_settings"},
     {"setting", "agreement"},
-    {"errors", "processor"},
+    {"errors", "processor", "http2"},
     {"__init__"},
 )
 DEPTH = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
 
 # Inside service/: library → the rooms, or modules in them, that may import it. The longest prefix that fits
 # decides. The load generator makes its calls itself: a client's typed values would cost more than the server.
-GRPC_LAYER = {"server", "servicers", "interceptors", "health", "cli.bench"}
+GRPC_LAYER = {"server", "servicers", "interceptors", "health", "http2", "cli.bench"}
 LIBRARIES = {
     # pymilvus raises grpc's errors.
     "grpc": GRPC_LAYER | {"retrieval.milvus"},
@@ -52,6 +52,7 @@ LIBRARIES = {
     "grpc_reflection": GRPC_LAYER,
     "fovea": {"cli"},
     "fovea.v1": {"server", "servicers", "cli.bench"},
+    "hpack": {"http2"},
     "onnxruntime": {"engines", "providers", "cli.import_model"},
     # Frames that are too large to be sent as they are go as JPEG.
     "PIL": {"image", "preprocess", "cli.clip_mean", "cli.quality"},
@@ -212,7 +213,7 @@ def test_every_distribution_is_looked_at() -> None:
         ("service.servicers.models", "import service.server", "imports service.server"),
         ("service.retrieval.embedded", "from service.pipeline import Pipeline", "retrieval may import"),
         ("service.image", "import service", "image may import"),
-        ("service.pipeline", "import grpc", "grpc belongs to cli.bench, health, interceptors"),
+        ("service.pipeline", "import grpc", "grpc belongs to cli.bench, health, http2, interceptors"),
         ("service.pipeline", "from grpc import aio", "grpc belongs to"),
         ("service.pipeline", "from grpc_health.v1 import health", "grpc_health belongs to"),
         ("service.repository", "import onnxruntime as ort", "onnxruntime belongs to cli.import_model"),

@@ -23,6 +23,8 @@ from service.config import Config
 from service.decoding import DecodingStage
 from service.errors import DeadlineExpired, InferenceFailed, InvalidImage, InvalidRequest, Overloaded
 from service.group import Entry, Group
+from service.http2.connection import Limits
+from service.http2.server import Http2Server
 from service.interceptors import RequestInterceptor
 from service.manifest import read_manifest
 from service.metrics import Metrics
@@ -185,13 +187,11 @@ async def test_a_call_lets_go_of_its_message_however_it_ends(case: str) -> None:
     interceptor = RequestInterceptor(
         Metrics(), lambda *_: None, Arrivals(1_000_000, 100_000, 10), default_timeout_s=SECONDS
     )
-    server = grpc.aio.server(interceptors=[interceptor])
+    server = Http2Server(Limits(message_bytes=100_000, concurrent_calls=10), interceptor.wrap)
     handler = grpc.unary_unary_rpc_method_handler(
         behave, request_deserializer=lambda _: Body(), response_serializer=lambda data: data
     )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("fovea.v1.Test", {"Ask": handler}),)
-    )
+    server.add_registered_method_handlers("fovea.v1.Test", {"Ask": handler})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -94,7 +94,7 @@ def test_it_is_alive_at_once_and_ready_when_warm(tmp_path: Path) -> None:
 
 
 def test_it_stops_while_it_loads(tmp_path: Path) -> None:
-    write_slow(tmp_path / "models", products=100)  # its warm-up takes far longer than the signal
+    write_slow(tmp_path / "models", products=200)  # its warm-up takes far longer than the signal
     server = ServerProcess(tmp_path / "models", tmp_path / "index")
     try:
         server.wait_for("listening")
@@ -308,7 +308,8 @@ def test_metrics_count_what_happened(server: ServerProcess) -> None:
     # One request was answered, seconds before its deadline.
     assert grown('fovea_deadline_slack_seconds_count{model="colors"}') == 1
     assert grown('fovea_deadline_slack_seconds_bucket{le="0.0",model="colors"}') == 0
-    assert 5 < grown('fovea_deadline_slack_seconds_sum{model="colors"}') <= 10
+    # gRPC's clients round a timeout up by as much as 1%.
+    assert 5 < grown('fovea_deadline_slack_seconds_sum{model="colors"}') <= 10.2
     info = 'execution_provider="CPUExecutionProvider",model="colors",precision="fp32",version="1"'
     assert after[f"fovea_model_info{{{info}}}"] == 1
     assert after['fovea_model_load_duration_seconds{model="colors"}'] > 0
@@ -374,7 +375,9 @@ def test_a_second_server_on_the_port_is_refused(repository: Path, tmp_path: Path
         words = start_and_fail(
             "--model-repository", str(repository), "--index-path", str(tmp_path / "other"), "--port", port
         )  # fmt: skip
-        assert f"port is {port}, which can't be listened on at host 127.0.0.1; is another" in words
+        assert (
+            f"port is {port}, which can't be listened on at host 127.0.0.1: Address already in use" in words
+        )
 
 
 def test_a_second_server_on_the_index_is_refused_with_the_owners_pid(
