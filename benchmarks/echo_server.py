@@ -17,7 +17,7 @@ import uvloop
 from fovea.v1 import classification_pb2 as pb
 
 from benchmarks.child_server import serve
-from service.http2.connection import Limits
+from service.http2.limits import Limits
 from service.http2.server import Http2Server
 
 SERVICE = "fovea.benchmarks.Echo"

@@ -31,7 +31,7 @@ from service.errors import ConfigError, Overloaded
 from service.gallery.building import drop_left_overs
 from service.gallery.gallery import Gallery
 from service.health import Health
-from service.http2.connection import Limits
+from service.http2.limits import Limits
 from service.http2.server import Http2Server
 from service.interceptors import RequestInterceptor, deadline_in, status_of
 from service.loop_lag import watch_loop_lag

@@ -6,7 +6,6 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
@@ -16,13 +15,13 @@ from service.http2.call import LOOKAHEAD_BYTES, Call
 from service.http2.frames import Code, ConnectionFault, Kind, Setting
 from service.http2.headers import CallHeaders, HeaderReader
 from service.http2.late_ends import LateEnds
+from service.http2.limits import Limits
+from service.http2.reader import LARGEST_DATA_BYTES, FrameReader
 
 # Of all calls together; what bounds the memory is each call's own window.
 _WINDOW_BYTES = 16 * 1024 * 1024
 # Of HPACK's table, before SETTINGS say something else. Ours stays empty.
 _TABLE_BYTES = 4096
-# A large frame costs as much as a small one; its content is handed on as it comes.
-_FRAME_BYTES = 1024 * 1024
 # Of one call's headers, encoded.
 _BLOCK_BYTES = headers.LARGEST_DECODED_BYTES
 # As gRPC's servers: what comes more often than allowed, three times in a row, is an attack or a mistake.
@@ -36,31 +35,6 @@ _GOODBYE_S = 1.0
 _CLOSE_S = 5.0
 
 Find = Callable[[str], "grpc.RpcMethodHandler[Any, Any] | None"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a connection may do.
-
-    Attributes:
-        message_bytes: of one message.
-        concurrent_calls: at a time, with those whose handler isn't over yet.
-        preface_s: how long it may take to say what it is.
-        ping_every_s: after so much silence it is asked whether it is alive, and
-        ping_timeout_s: given so long to say so.
-        ping_interval_s: how often it may ask the same of us while nothing is sent.
-        age_s: it is asked to go after so long; 0: never.
-        grace_s: and then has so long to finish its calls.
-    """
-
-    message_bytes: int
-    concurrent_calls: int
-    preface_s: float = 20.0
-    ping_every_s: float = 60.0
-    ping_timeout_s: float = 20.0
-    ping_interval_s: float = 10.0
-    age_s: float = 0.0
-    grace_s: float = 30.0
 
 
 class Connection(asyncio.Protocol):
@@ -84,12 +58,9 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, Call] = {}  # not ended
         self._handlers = 0  # under way; of ended calls too
         self._late_ends = LateEnds(self._loop, self._stop_sending)
-        self._left_over = b""
+        self._reader = FrameReader(self, _BLOCK_BYTES)
         self._data: Call | None = None  # whose DATA frame is coming,
-        self._data_id = 0  # on which stream,
-        self._data_left = 0  # so many bytes of it are missing,
-        self._padding = 0  # the last so many are padding,
-        self._data_flags = 0  # and with it comes this
+        self._data_id = self._data_flags = 0  # its stream and flags
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, what came of its header block
         self._last_id = 0  # of the streams that the peer began,
         self._taken_id = 0  # and of those that weren't ignored
@@ -100,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._table_update = b""  # for the next header block
         self._transport: asyncio.Transport | None = None
         self._full = False  # the transport's buffer
-        self._introduced = self._settled = self._closing = False
+        self._settled = self._closing = False
         self._going = self._peer_goes = False  # begins, or lets the other begin, no calls any more
         self._heard = True
         self._strikes, self._last_ping_s = 0, float("-inf")
@@ -120,7 +91,7 @@ class Connection(asyncio.Protocol):
             {
                 Setting.MAX_CONCURRENT_STREAMS: limits.concurrent_calls,
                 Setting.INITIAL_WINDOW_SIZE: LOOKAHEAD_BYTES,
-                Setting.MAX_FRAME_SIZE: _FRAME_BYTES,
+                Setting.MAX_FRAME_SIZE: LARGEST_DATA_BYTES,
                 Setting.MAX_HEADER_LIST_SIZE: headers.LARGEST_LIST_BYTES,
             }
         )
@@ -163,7 +134,7 @@ class Connection(asyncio.Protocol):
         """Take what came, a part of a frame or many."""
         self._heard = True
         try:
-            self._read(data)
+            self._reader.feed(data)
         except ConnectionFault as fault:
             self._fail(fault.code, str(fault))
 
@@ -210,56 +181,8 @@ class Connection(asyncio.Protocol):
 
     # Frames in.
 
-    def _read(self, data: bytes) -> None:
-        if self._left_over:
-            data = self._left_over + data
-            self._left_over = b""
-        position, end = 0, len(data)
-        if not self._introduced:
-            if not data.startswith(frames.PREFACE[:end]):
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "this isn't HTTP/2")
-            if end < len(frames.PREFACE):
-                self._left_over = data
-                return
-            self._introduced, position = True, len(frames.PREFACE)
-        view = memoryview(data)
-        while True:
-            if self._data_left:
-                part = view[position : position + self._data_left]
-                if not part:
-                    return
-                position += len(part)
-                self._receive(part)
-                continue
-            if end - position < frames.HEADER_BYTES:
-                break
-            high, low, kind, flags, stream_id = frames.unpack_header(data, position)
-            length, stream_id = high << 16 | low, stream_id & frames.LARGEST_STREAM_ID
-            if length > _FRAME_BYTES:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-            if kind == Kind.DATA:
-                padding = 0
-                if flags & frames.PADDED:
-                    if length and end - position == frames.HEADER_BYTES:
-                        break  # how much padding it has isn't there yet
-                    padding = 1 + data[position + frames.HEADER_BYTES] if length else 1
-                    if padding > length:
-                        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than payload")
-                    position += 1
-                position += frames.HEADER_BYTES
-                self._begin_data(stream_id, flags, length, padding)
-                continue
-            if length > _BLOCK_BYTES:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"a frame of type {kind} has {length} bytes")
-            if end - position < frames.HEADER_BYTES + length:
-                break
-            begin = position + frames.HEADER_BYTES
-            position = begin + length
-            self._take(kind, flags, stream_id, data[begin:position])
-        self._left_over = data[position:]
-
-    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """One frame other than DATA."""
+    def take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """See `Sink`."""
         if self._block is not None and kind != Kind.CONTINUATION:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a header block isn't continued")
         if not self._settled and kind != Kind.SETTINGS:
@@ -311,37 +234,26 @@ class Connection(asyncio.Protocol):
         if not stream_id % 2 or stream_id > self._last_id:
             raise ConnectionFault(Code.PROTOCOL_ERROR, f"stream {stream_id} hasn't begun")
 
-    def _begin_data(self, stream_id: int, flags: int, length: int, padding: int) -> None:
+    def begin_data(self, stream_id: int, flags: int) -> None:
+        """See `Sink`."""
         if self._block is not None:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a header block isn't continued")
         self._check_begun(stream_id)
-        self._data, self._data_left, self._data_flags = self._calls.get(stream_id), length, flags
-        self._data_id = stream_id
-        self._padding = padding
-        call = self._data
-        if call is not None and call.half_closed:
+        self._data, self._data_id, self._data_flags = self._calls.get(stream_id), stream_id, flags
+        if self._data is not None and self._data.half_closed:
             raise ConnectionFault(Code.STREAM_CLOSED, f"DATA after the end of stream {stream_id}")
-        if padding:  # its length's own byte was read
-            self._padding -= 1
-            self._receive(memoryview(b""), 1)
-        elif not length:
-            self._end_data()
 
-    def _receive(self, part: memoryview, unread_bytes: int = 0) -> None:
-        size = len(part) + unread_bytes
-        if self._padding:
-            part = part[: max(0, self._data_left - self._padding)]
-        self._data_left -= size
-        self._received_bytes += size
+    def receive(self, part: memoryview, padding_bytes: int) -> None:
+        """See `Sink`."""
+        self._received_bytes += len(part) + padding_bytes
         if self._received_bytes >= _WINDOW_BYTES // 4:
             self._write(frames.window_update(0, self._received_bytes))
             self._received_bytes = 0
         if self._data is not None:
-            self._data.receive(part, size - len(part))
-        if not self._data_left:
-            self._end_data()
+            self._data.receive(part, padding_bytes)
 
-    def _end_data(self) -> None:
+    def end_data(self) -> None:
+        """See `Sink`."""
         call, self._data = self._data, None
         if self._data_flags & frames.END_STREAM:
             self._late_ends.came(self._data_id)

@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 
-from service.http2.connection import Connection, Limits
+from service.http2.connection import Connection
+from service.http2.limits import Limits
 
 Handler = Any  # grpc.RpcMethodHandler, which has no type parameters when it runs
 _BACKLOG = 1024

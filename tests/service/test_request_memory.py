@@ -23,7 +23,7 @@ from service.config import Config
 from service.decoding import DecodingStage
 from service.errors import DeadlineExpired, InferenceFailed, InvalidImage, InvalidRequest, Overloaded
 from service.group import Entry, Group
-from service.http2.connection import Limits
+from service.http2.limits import Limits
 from service.http2.server import Http2Server
 from service.interceptors import RequestInterceptor
 from service.manifest import read_manifest

@@ -11,8 +11,8 @@ import grpc
 from hpack import Decoder, Encoder
 
 from service.http2 import frames
-from service.http2.connection import Limits
 from service.http2.frames import Code, Kind
+from service.http2.limits import Limits
 from service.http2.server import Http2Server
 
 # Far longer than anything here takes: what hangs is to fail.
