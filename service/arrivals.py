@@ -1,7 +1,7 @@
 """The turnstile in front of the wire: how many bytes of unary calls' messages are in memory at a time.
 
-gRPC reads a message whole, however large, before anybody sees it; but it reads nothing of a call that
-nobody reads from: what is unread stays with its caller, by HTTP/2's flow control. So a call takes its turn
+A message is read whole, however large, before anybody sees it; but of a call that nobody reads from little is
+read: the rest stays with its caller, by HTTP/2's flow control. So a call takes its turn
 here first, reads then, and counts until it ends. Nobody knows a message's size before it is read:
 
   fresh   being read for less than `SLOW_AFTER_S`: counts as the largest message there may be

@@ -59,7 +59,7 @@ NOT_LOGGED = (Overloaded, DeadlineExpired)
 _MAX_MESSAGE_BYTES = 2000
 # Whoever sends a message keeps others from sending theirs, and a deadline may be days away.
 _LONGEST_READ_S = 60.0
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Seeded by the system once: its urandom releases the interpreter lock, which the event loop then waits for.
 _random = random.Random()  # noqa: S311 - an id, not a secret
 
@@ -243,7 +243,7 @@ class RequestInterceptor:
             self._count(call, grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED)
             return
         self._count(call, code)
-        # gRPC keeps what is raised here until the garbage collector comes by. Frames would keep the images.
+        # Its group may hold it for longer, and its frames would hold the images.
         error.__traceback__ = error.__context__ = error.__cause__ = None
         await context.abort(code, message)
 

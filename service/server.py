@@ -300,8 +300,8 @@ def _limits(config: Config) -> Limits:
 def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T:
     try:
         return listen()
-    except (OSError, RuntimeError) as error:  # gRPC raises RuntimeError, without a reason
-        reason = f": {error.strerror or error}" if isinstance(error, OSError) else ""
+    except OSError as error:
+        reason = f": {error.strerror or error}"
         raise ConfigError(
             f"{setting} is {port}, which can't be listened on at host {host}{reason}; is another server "
             "there, or one that is still finishing its calls?"
@@ -321,7 +321,7 @@ async def _serve(config: Config) -> bool:
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed: a call costs a fifth less on it (benchmarks/front_end.py)."""
+    """uvloop's where it is installed: a call costs less on it (benchmarks/front_end.py)."""
     try:
         import uvloop
     except ImportError:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -99,7 +100,10 @@ class WorkerPool:
             self._queue.put(None)
         for thread in self._threads:
             thread.join(timeout_s)
-        return not any(thread.is_alive() for thread in self._threads)
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended and self._mailbox is not None:
+            self._mailbox.close_soon()
+        return ended
 
     def _forget(self, work: "_Work") -> None:
         try:
@@ -158,13 +162,21 @@ class _Mailbox:
     """Brings what threads have finished to an event loop.
 
     Waking a loop costs a system call. It is done once for all that is finished before the loop comes to
-    look, which is several pieces when the loop is busy.
+    look, which is several pieces when the loop is busy. Python lets go of the interpreter lock in that
+    call, and the loop begins in it; `call_soon_threadsafe` holds on to the lock, and a loop that shares the
+    thread's core wakes up only to wait for it: 0.3 ms of a lone caller's 10 (benchmarks/one_caller.py).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._finished: deque[tuple[_Work, Any, BaseException | None]] = deque()
         self._woken = False
+        self._bell: int | None = None
+        if sys.platform == "linux":
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            # Whoever could ring it holds this mailbox, and so does the loop while it listens.
+            weakref.finalize(self, os.close, self._bell)
+            loop.add_reader(self._bell, self._empty)
 
     def deliver(self, work: _Work, result: Any, error: BaseException | None) -> bool:
         """From a thread; whether there is a loop still."""
@@ -173,13 +185,31 @@ class _Mailbox:
         if self._woken:
             return True
         self._woken = True
+        if self.loop.is_closed():
+            return False
+        if self._bell is not None:
+            os.eventfd_write(self._bell, 1)
+            return True
         try:
             self.loop.call_soon_threadsafe(self._empty)
         except RuntimeError:
             return False
         return True
 
+    def close_soon(self) -> None:
+        """Bring what has come, and listen no more; no thread delivers anything from now on."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._empty()
+        if self._bell is not None:
+            self.loop.remove_reader(self._bell)
+
     def _empty(self) -> None:
+        if self._bell is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
         self._woken = False
         while self._finished:
             work, result, error = self._finished.popleft()

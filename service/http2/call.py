@@ -57,8 +57,9 @@ class Call:
     """
 
     __slots__ = (
-        "_aborted", "_allowed", "_deadline", "_handler", "_headers", "_messages", "_news", "_task", "_timer",
-        "_trailing", "_why", "_wire", "begun", "ended", "half_closed", "room", "send_window", "stream_id",
+        "_aborted", "_allowed", "_deadline", "_handler", "_headers", "_largest_bytes", "_messages",
+        "_news", "_task", "_timer", "_trailing", "_why", "_wire", "begun", "ended", "half_closed",
+        "room", "send_window", "stream_id",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Call:
         self.send_window = send_window
         timeout_s = call_headers.timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._largest_bytes = largest_bytes
         self._messages = MessageReader(largest_bytes, call_headers.encoding)
         self._allowed = LOOKAHEAD_BYTES
         self._trailing: Metadata = ()
@@ -303,6 +305,10 @@ class Call:
     def _serialized(self, message: Any) -> bytes:
         serialize = self._handler.response_serializer
         content: bytes = message if serialize is None else serialize(message)
+        if len(content) > self._largest_bytes:
+            what = f"Sent message larger than max ({len(content)} vs. {self._largest_bytes})"
+            self._aborted = grpc.StatusCode.RESOURCE_EXHAUSTED, what
+            raise _Aborted
         return content
 
     def _allow_more(self, *, reading: bool) -> None:

@@ -435,7 +435,7 @@ class Connection(asyncio.Protocol):
         sent = 0
         while sent < len(message):
             if call.ended:
-                raise ConnectionResetError("the call has ended")
+                raise asyncio.CancelledError  # which its task is about to be told
             size = min(len(message) - sent, self._frame_bytes, call.send_window, self._send_window)
             if size <= 0 or self._full:
                 call.room = self._loop.create_future()
@@ -502,6 +502,8 @@ class Connection(asyncio.Protocol):
 
     def _forget(self, call: Call) -> None:
         call.ended = True
+        if self._data is call:  # what came of its body isn't kept until the rest has come
+            self._data = None
         if self._calls.pop(call.stream_id, None) is not None:
             self._close_if_done()
 

@@ -91,7 +91,7 @@ class HeaderReader:
         headers = _understood(pairs)
         if (list(table.dynamic_entries), table.maxsize) != before:
             self._remembered.clear()  # references mean something else now
-        elif len(block) <= _LARGEST_REMEMBERED_BYTES:
+        elif sum(len(name) + len(value) for name, value in pairs) <= _LARGEST_REMEMBERED_BYTES:
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self._remembered.clear()
             self._remembered[block] = headers

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 # An end that is on its way comes sooner.
 _PATIENCE_S = 0.25
-_MOST = 100
+_MOST = 1024
 
 
 class LateEnds:

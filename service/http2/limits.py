@@ -9,9 +9,9 @@ class Limits:
 
     Attributes:
         message_bytes: of one message.
-        concurrent_calls: at a time, with those whose handler isn't over yet.
+        concurrent_calls: at a time; of handlers whose callers have left there may be as many more.
         preface_s: how long it may take to say what it is.
-        ping_every_s: after so much silence it is asked whether it is alive, and
+        ping_every_s: after so much silence, or up to twice that, it is asked whether it is alive, and
         ping_timeout_s: given so long to say so.
         ping_interval_s: how often it may ask the same of us while nothing is sent.
         age_s: it is asked to go after so long; 0: never.

@@ -5,6 +5,7 @@ import zlib
 from collections import deque
 
 _PREFIX = struct.Struct(">BI")
+_PIECE_BYTES = 4096
 _WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
@@ -46,7 +47,7 @@ class MessageReader:
         self._largest_bytes, self._encoding = largest_bytes, encoding
         self._messages: deque[tuple[bytes, bool]] = deque()
         self._prefix = b""
-        self._parts: list[bytes | memoryview] = []
+        self._parts: list[bytearray | memoryview] = []
         self._compressed = False
         self.held_bytes, self.missing_bytes = 0, _PREFIX.size
 
@@ -66,11 +67,15 @@ class MessageReader:
                 if self.missing_bytes:
                     return
                 self._begin()
-            # Most of what was read at once: better held than copied. A little would hold all of it.
             part = data[: self.missing_bytes]
             if part:
-                mostly = 2 * len(part) > len(part.obj)  # type: ignore[arg-type] # the bytes that were read
-                self._parts.append(part if mostly else bytes(part))
+                # What is most of a read is better held than copied; pieces would hold more than they are.
+                if len(part) >= _PIECE_BYTES and 2 * len(part) > len(part.obj):  # type: ignore[arg-type] # bytes
+                    self._parts.append(part)
+                elif self._parts and isinstance(last := self._parts[-1], bytearray):
+                    last += part
+                else:
+                    self._parts.append(bytearray(part))
                 self.missing_bytes -= len(part)
                 data = data[len(part) :]
             if not self.missing_bytes:

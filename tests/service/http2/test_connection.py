@@ -462,7 +462,10 @@ async def test_a_peer_that_never_reads_is_read_no_more() -> None:
 
 async def test_answers_wait_for_a_peer_that_doesn_t_read() -> None:
     wants = {Setting.INITIAL_WINDOW_SIZE: 2**31 - 1, Setting.MAX_FRAME_SIZE: MIB}
-    async with running() as served, connected(served.port, wants) as peer:
+    async with (
+        running(replace(LIMITS, message_bytes=64 * MIB)) as served,
+        connected(served.port, wants) as peer,
+    ):
         peer.frame(Kind.WINDOW_UPDATE, 0, 0, window(2**31 - 1 - 65_535))
         await peer.pong()
         (held,) = served.server._connections
@@ -678,7 +681,10 @@ async def test_whoever_ends_without_reading_is_not_waited_for(
     how: str, close_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_CLOSE_S", close_s)
-    async with running() as served, connected(served.port, {Setting.INITIAL_WINDOW_SIZE: 0}) as peer:
+    async with (
+        running(replace(LIMITS, message_bytes=64 * MIB)) as served,
+        connected(served.port, {Setting.INITIAL_WINDOW_SIZE: 0}) as peer,
+    ):
         peer.frame(Kind.WINDOW_UPDATE, 0, 0, window(2**30))
         await peer.pong()
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # asyncio's stubs give the base class
@@ -822,3 +828,28 @@ def test_no_frames_whatever_upset_the_server(peers: list[list[Frame]]) -> None:
                 assert "'grpc-status': '0'" in await peer.status(1)
 
     asyncio.run(serve())
+
+
+async def test_an_ended_call_keeps_nothing_of_a_body_that_still_comes() -> None:
+    async with running() as served, connected(served.port) as peer:
+        peer.begin(1, "Echo", grpc_timeout="100m")
+        peer.send(frames.header(Kind.DATA, 0, 1, 200_000) + message(bytes(MIB))[:100_000])
+        await peer.status(1)
+        (held,) = served.server._connections
+        assert held._data is None
+        peer.send(bytes(100_000))
+        peer.call(3, "Echo", b"a")
+        assert "'grpc-status': '0'" in await peer.status(3)
+
+
+async def test_a_handler_that_writes_as_its_caller_leaves_is_cancelled() -> None:
+    async with running() as served, connected(served.port) as peer:
+        peer.begin(1, "Echoes")
+        peer.frame(Kind.DATA, 0, 1, message(b"a"))
+        await peer.until(Kind.DATA, 1)
+        (held,) = served.server._connections
+        (call,) = held._calls.values()
+        held._forget(call)  # in the same turn of the loop as
+        with pytest.raises(asyncio.CancelledError):
+            await call.write(b"b")
+        call.leave()

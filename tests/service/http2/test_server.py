@@ -335,3 +335,10 @@ async def test_ipv6_and_both() -> None:
         for host in ("127.0.0.1", "[::1]"):
             async with grpc.aio.insecure_channel(f"{host}:{served.port}") as client:
                 assert await unary(client, "Echo")(b"a", timeout=PATIENCE_S) == b"a"
+
+
+async def test_an_answer_above_the_limit_is_refused() -> None:
+    async with running() as served, grpc.aio.insecure_channel(served.address) as client:
+        code, details = await code_of(unary(client, "Large")(str(4 * MIB + 1).encode(), timeout=PATIENCE_S))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details == f"Sent message larger than max ({4 * MIB + 1} vs. {4 * MIB})"
