@@ -98,6 +98,7 @@ def test_it_stops_while_it_loads(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "models", tmp_path / "index")
     try:
         server.wait_for("listening")
+        time.sleep(0.5)  # by then its thread is at it
         assert server.stop() == 0
         events = [line["event"] for line in server.logs]
         assert events == ["thread_budget", "listening", "stopping", "draining", "stopped"]
