@@ -256,10 +256,11 @@ class Call:
             response = None
             status, details = told
         ending = self._ending(status, details)
-        if response is None or not self._wire.begin_and_end(self, response, ending):
-            if response is not None:
-                await self._wire.send(self, response)
-            self._wire.end(self, ending)
+        if response is not None:
+            if self._wire.begin_and_end(self, response, ending):
+                return
+            await self._wire.send(self, response)
+        self._wire.end(self, ending)
 
     def _done(self, _: "asyncio.Task[None]") -> None:
         if self._timer is not None:
