@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.large_photos import photo_files
 from benchmarks.pinned import PinnedProcess, pinned_server
+from service.providers import missing
 
 WORK = Path(__file__).resolve().parent / "work"
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
@@ -90,7 +91,10 @@ def options(description: str | None, *, engine: bool = False) -> argparse.Argume
     )
     parser.add_argument("--quick", action="store_true", help="a smoke run: too short for a figure")
     if engine:
-        parser.add_argument("--execution-provider", default="openvino")
+        fastest = "cpu" if missing("openvino") else "openvino"
+        parser.add_argument(
+            "--execution-provider", default=fastest, help="default: OpenVINO where it runs, else cpu"
+        )
         parser.add_argument("--precision", default="int8")
     return parser
 

@@ -22,6 +22,7 @@ from benchmarks.machine import cores, describe
 from benchmarks.pinned import PinnedProcess
 from service.cli.bench.floor_process import running_floor
 from service.cli.bench.workload import Workload
+from service.providers import missing
 
 BATCH_SIZE, CALLERS = 8, 16
 FLOOR_BAR, CPU_INT8_BAR, CPU_FP32_BAR = 0.92, 2.0, 5.0
@@ -39,6 +40,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--round-s", type=float, default=8.0)
     options = parser.parse_args()
+    if lacking := missing("openvino"):
+        raise SystemExit(f"not measured: {lacking}")
     rounds, seconds = (1, 4.0) if options.quick else (options.rounds, options.round_s)
     package, photos = resnet50.find(options)
     server_core, client_core = cores()

@@ -8,6 +8,7 @@ import pytest
 
 from service.manifest import Manifest, read_manifest
 from service.model_settings import ModelSettings
+from service.providers import missing
 from service.session import open_sessions
 from tests.precision_packages import colorful, write_precisions
 from tests.servers import ServerProcess
@@ -41,8 +42,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_the_service_computes_what_was_measured(
     manifest: Manifest, provider: str, precision: str, largest_error: float
 ) -> None:
-    if provider == "openvino":
-        pytest.importorskip("onnxruntime_ep_openvino")
+    if lacking := missing(provider):
+        pytest.skip(lacking)
     if precision not in {variant.precision for variant in manifest.variants}:
         pytest.skip(f"this machine can't measure {precision}")
     images = colorful(8, 77)

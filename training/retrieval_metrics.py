@@ -19,6 +19,8 @@ RECALL_AT = (1, 5, 10)
 # Similarities held at once, 4 MiB of float32; but 16 queries at least, or products become slow.
 _BLOCK_ELEMENTS = 1 << 20
 _LEAST_ROWS = 16
+# Of cosines: an image's embedding differs in the last bits from one batch or processor to another.
+_EQUALLY_NEAR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,6 @@ def _ranks(unit: Tensor, block: list[Queries], least: int) -> Iterator[Tensor]:
     row = 0
     for each in near:
         # How many wrong ones are at least as near: those not below it, in ascending order.
-        below = torch.searchsorted(wrong[row : row + len(each)].contiguous(), each.contiguous())
+        below = torch.searchsorted(wrong[row : row + len(each)].contiguous(), each - _EQUALLY_NEAR)
         yield depth - below + torch.arange(1, each.shape[1] + 1, device=unit.device)
         row += len(each)

@@ -1,4 +1,4 @@
-"""OpenVINO, as a plugin that ONNX Runtime loads: the fastest on x86 processors."""
+"""OpenVINO, as a plugin that ONNX Runtime loads: the fastest on Intel's processors."""
 
 import functools
 import json
@@ -27,18 +27,25 @@ def missing() -> str:
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base
         return f"onnxruntime {version} can't load the plugin onnxruntime-ep-openvino: {error}"
     if not devices():
-        return "the plugin onnxruntime-ep-openvino finds no CPU device that it can use"
+        return (
+            "the plugin onnxruntime-ep-openvino takes none of the processors here, made by "
+            f"{', '.join(_processor_makers()) or 'nobody known'}; version 1.8.1 takes Intel's only"
+        )
     return ""
 
 
 def devices() -> list[Any]:
     """ONNX Runtime's handles of the processor, as OpenVINO offers it."""
+    return [device for device in _processors() if device.ep_name == NAME]
+
+
+def _processor_makers() -> list[str]:
+    return sorted({device.device.vendor for device in _processors()} - {""})
+
+
+def _processors() -> list[Any]:
     cpu = onnxruntime.OrtHardwareDeviceType.CPU
-    return [
-        device
-        for device in onnxruntime.get_ep_devices()
-        if device.ep_name == NAME and device.device.type == cpu
-    ]
+    return [device for device in onnxruntime.get_ep_devices() if device.device.type == cpu]
 
 
 def options(plan: SessionPlan) -> dict[str, str]:

@@ -75,6 +75,14 @@ def test_openvino_survives_a_cache_that_was_cut_short(plan: SessionPlan, tmp_pat
     np.testing.assert_array_equal(logits(create_session(cached)), first)
 
 
+def test_a_processor_that_openvino_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime_ep_openvino")
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *_: None)
+    monkeypatch.setattr(openvino, "NAME", "OfAnotherMaker")
+    (maker,) = {device.device.vendor for device in onnxruntime.get_ep_devices()}
+    assert f"takes none of the processors here, made by {maker}; version" in openvino.missing.__wrapped__()
+
+
 @without_gpu
 @pytest.mark.parametrize(
     ("provider", "words"),

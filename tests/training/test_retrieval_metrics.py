@@ -64,7 +64,8 @@ def test_an_example_worked_out() -> None:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 0, 2]])
 def test_a_network_that_gives_everything_the_same_embedding_scores_nothing(order: list[int]) -> None:
     labels = torch.tensor([0, 0, 1, 1])[order]
-    for embeddings in (torch.ones(4, 8), torch.zeros(4, 8)):
+    last_bits = 1e-6 * torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    for embeddings in (torch.ones(4, 8), torch.zeros(4, 8), 1 + last_bits):
         scores = retrieval_scores(embeddings, labels, recall_at=(1, 2, 3))
         assert (scores.recall_at, scores.map_at_r) == ({1: 0.0, 2: 0.0, 3: 1.0}, 0.0)
 

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from service.cli.bulk.progress import progress
 from service.cli.quality.labelled import Pictures
-from service.cli.quality.ranking import Scores, Tally, places
+from service.cli.quality.ranking import Scores, Tally, places, slack
 
 TOP_K = 10
 # The index is asked for so many more, and gives 1,000 at most, unless configured.
 MOST_COPIES = 100
 _QUERIES_AT_ONCE = 64
-# Scores of the same vectors differ in the last bits from one engine to another.
-_EQUALLY_NEAR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,10 @@ def _places_found(
     As in the exact ranking, wrong ones that are equally near count as first, whether they were found or not:
     which of them an index names is up to chance.
     """
-    counted = kept & ~right & np.isin(near, near[found][right[found]])
+    right_found = np.sort(near[found][right[found]])
+    lower, upper = near - slack(near), near + slack(near)
+    equally_near = np.searchsorted(right_found, upper, "right") > np.searchsorted(right_found, lower, "left")
+    counted = kept & ~right & equally_near
     counted[found] = True
     return places(near[counted], right[counted])
 
@@ -202,5 +203,4 @@ def _share_found(near: NDArray[np.float32], kept: NDArray[np.bool_], found: NDAr
     """The share of the true nearest among what was found; of equally near ones any is right."""
     true = min(TOP_K, int(kept.sum()))
     bound = np.partition(near[kept], -true)[-true]
-    slack = _EQUALLY_NEAR * max(1.0, abs(float(bound)))
-    return float((near[found] >= bound - slack).sum()) / true
+    return float((near[found] >= bound - slack(bound)).sum()) / true

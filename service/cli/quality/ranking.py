@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 RECALL_AT = (1, 5, 10)
 PRECISION_AT = 10
+# Of scores, relative to those above 1. A picture's embedding, and its score, differ in the last bits from one
+# batch, processor or engine to another.
+_EQUALLY_NEAR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Scores:
         }
 
 
+def slack(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far from each score another one is equally near."""
+    return np.asarray(_EQUALLY_NEAR * np.maximum(1, np.abs(scores)), np.float32)
+
+
 def places(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Where the right answers stand among all, from 1, ascending.
 
@@ -56,7 +64,7 @@ def places(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.
     """
     near = np.sort(scores[right])[::-1]
     wrong = np.sort(scores[~right])
-    in_front = len(wrong) - np.searchsorted(wrong, near, side="left")
+    in_front = len(wrong) - np.searchsorted(wrong, near - slack(near), side="left")
     found: NDArray[np.int64] = in_front + np.arange(1, len(near) + 1)
     return found
 

@@ -41,7 +41,11 @@ def test_by_hand() -> None:
 
 
 def test_of_equally_near_ones_the_wrong_come_first() -> None:
-    assert places(np.ones(4, np.float32), np.array([True, False, True, False])).tolist() == [3, 4]
+    right = np.array([True, False, True, False])
+    assert places(np.ones(4, np.float32), right).tolist() == [3, 4]
+    last_bits = np.array([1, -1, 1, -1], np.float32) * 1e-7
+    for near in (1, 0.5, -30):
+        assert places(near + last_bits * max(1, abs(near)), right).tolist() == [3, 4]
 
 
 def test_scores_follow_the_metric() -> None:
