@@ -41,31 +41,39 @@ def onnxruntime_module() -> ModuleType:
     return module
 
 
-def cpu_outputs(file: Path, images: NDArray[np.uint8], batch_size: int) -> Outputs:
+def cpu_outputs(
+    file: Path, images: NDArray[np.uint8], batch_size: int, *, as_written: bool = False
+) -> Outputs:
     """What ONNX Runtime's CPU kernels compute.
 
     Args:
         file: an exported graph.
         images: uint8 [count, height, width, 3], at least one.
         batch_size: images a run.
+        as_written: as in `cpu_session`.
 
     Raises:
         ExportError: ONNX Runtime isn't installed.
     """
-    return _outputs(cpu_session(str(file)), images, batch_size)
+    return _outputs(cpu_session(str(file), as_written=as_written), images, batch_size)
 
 
-def cpu_session(model: str | bytes) -> Any:
+def cpu_session(model: str | bytes, *, as_written: bool = False) -> Any:
     """A session on the CPU kernels, with PyTorch's number of threads.
 
     Args:
         model: path of a file, or its content.
+        as_written: fuse no operators. An int8 graph is then computed in float32 between its quantizations,
+            as exact as a GPU's integers are; the CPU's own int8 kernels saturate on processors without
+            instructions for them.
 
     Raises:
         ExportError: ONNX Runtime isn't installed.
     """
     runtime = onnxruntime_module()
     options = runtime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -103,8 +103,9 @@ def make_variants(
 
     int8 that fails with weights rounded to the nearest is made once more with weights rounded by what that
     does to the outputs (`rounding.py`) and its first layers left float32. int8 for x86 runs on OpenVINO too:
-    where that is installed it is measured on both, and the worse of each number counts. fp16 is measured on
-    the CPU, where sums are float32: a GPU's may differ a little more.
+    where that is installed it is measured on both, and the worse of each number counts. What is for GPUs is
+    measured on the CPU: int8 in float32 between its quantizations, since the CPU's own integers may saturate,
+    and fp16 with sums in float32: a GPU's may differ a little more.
 
     Args:
         folder: of the package.
@@ -148,7 +149,8 @@ def _measure(
     if kind.precision == "bf16":
         outputs = openvino_outputs(file, images, _BATCH_SIZE, "bf16")
     else:
-        outputs = cpu_outputs(file, images, _BATCH_SIZE)
+        for_gpus = kind.precision == "int8" and kind.provider != "cpu"
+        outputs = cpu_outputs(file, images, _BATCH_SIZE, as_written=for_gpus)
     measured = measure(outputs)
     if kind.precision == "int8" and kind.provider == "cpu":
         on_openvino = int8_outputs(file, images, _BATCH_SIZE)

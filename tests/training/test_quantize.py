@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -21,6 +22,7 @@ from service.preprocess import Preprocessing
 from tests.training.conftest import Trained
 from tests.training.pictures import CLASSES, picture, write_class_folders
 from training import cli_export, runtime, variants
+from training.agreement import agreement
 from training.calibration import MAX_CALIBRATION_IMAGES, CalibrationBatches, held_apart
 from training.checkpoint import load_checkpoint
 from training.cli import main
@@ -355,6 +357,24 @@ def test_int8_that_fails_is_made_once_more_with_care(
     tried.clear()
     make_variants(tmp_path, ["fp16"], None, images)
     assert tried == []
+
+
+def test_int8_for_gpus_is_measured_without_the_processors_own_int8_kernels(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Theirs saturate where the processor has no instructions for them; a GPU's don't."""
+    (tmp_path / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
+    images = EvaluationImages(pictures(200, 0))
+    (variant,) = make_variants(tmp_path, ["int8-gpu"], pictures(20, 1000), images)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = torch.get_num_threads()
+    file, pixels = tmp_path / variant.kind.file, images.at_least(variant.agreement.images).pixels
+    plain = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    logits, embeddings = plain.run(["logits", "embedding"], {"image": pixels})
+    expected = agreement(cpu_outputs(tmp_path / "model.onnx", pixels, 32), (logits, embeddings))
+    assert variant.agreement.max_relative_error == pytest.approx(expected.max_relative_error, rel=1e-4)
+    assert variant.agreement.embedding_cosine == pytest.approx(expected.embedding_cosine, abs=1e-7)
 
 
 def test_int8_without_openvino_is_measured_on_the_cpu(

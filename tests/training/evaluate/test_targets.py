@@ -32,9 +32,10 @@ SPEC = Preprocessing(resize_short_side=10, crop_height=8, crop_width=8, interpol
 def assert_same(one: Evaluation, other: Evaluation) -> None:
     assert one.numbers.keys() == other.numbers.keys()
     for name, value in one.numbers.items():
-        # Shares are of counts; losses are as near as float32's sums.
-        exact = "nll" not in name and "ece" not in name
-        assert other.numbers[name] == pytest.approx(value, rel=0 if exact else 1e-4, abs=0), name
+        # Shares are of counts; losses are as near as float32's sums. Where a neighbour stands may differ by a
+        # place or two: of some tens of thousands a few are as near as their neighbours but for the last bits.
+        close = "nll" in name or "ece" in name or name == "map_at_r"
+        assert other.numbers[name] == pytest.approx(value, rel=1e-4 if close else 0, abs=0), name
     ours, theirs = one.document(), other.document()
     for name in ("per_class", "confusions", "confusion_matrix"):
         assert ours.get(name) == theirs.get(name)
