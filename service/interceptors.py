@@ -204,10 +204,8 @@ class RequestInterceptor:
                     message = await context.read()
             except TimeoutError:
                 raise DeadlineExpired(f"the message had not arrived after {longest_s:g} s") from None
-        if message is grpc.aio.EOF:
-            return 0, message
-        size_bytes, request = message
-        return size_bytes, request
+        size_and_request: tuple[int, Any] = (0, message) if message is grpc.aio.EOF else message
+        return size_and_request
 
     def _stream(self, method: str, behavior: Handler) -> Handler:
         async def handle(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:

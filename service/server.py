@@ -301,10 +301,9 @@ def _listening(setting: str, host: str, port: int, listen: Callable[[], T]) -> T
     try:
         return listen()
     except OSError as error:
-        reason = f": {error.strerror or error}"
         raise ConfigError(
-            f"{setting} is {port}, which can't be listened on at host {host}{reason}; is another server "
-            "there, or one that is still finishing its calls?"
+            f"{setting} is {port}, which can't be listened on at host {host}: {error.strerror or error}; is "
+            "another server there, or one that is still finishing its calls?"
         ) from error
 
 

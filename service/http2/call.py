@@ -99,18 +99,24 @@ class Call:
 
     # What the connection tells it.
 
-    def start(self, loop: asyncio.AbstractEventLoop, on_done: Callable[["asyncio.Task[None]"], None]) -> None:
+    def start(
+        self, loop: asyncio.AbstractEventLoop, on_done: Callable[["asyncio.Task[None]"], None]
+    ) -> "asyncio.Task[None]":
         """Run the handler.
 
         Args:
             loop: the one that runs.
             on_done: called when the handler's task is over, which may be after the call's end.
+
+        Returns:
+            That task.
         """
         if self._deadline is not None:
             self._timer = loop.call_at(self._deadline, self._expire)
-        self._task = loop.create_task(self._run())
-        self._task.add_done_callback(self._done)
-        self._task.add_done_callback(on_done)
+        self._task = task = loop.create_task(self._run())
+        task.add_done_callback(self._done)
+        task.add_done_callback(on_done)
+        return task
 
     def receive(self, data: memoryview, unread_bytes: int = 0) -> None:
         """DATA came.

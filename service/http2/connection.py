@@ -48,15 +48,15 @@ class Connection(asyncio.Protocol):
         Args:
             find: the handler of a path.
             limits: its own.
-            connections: of its server; it is among them while it is open.
-            on_last: called when it has closed and no other is left.
+            connections: of its server; it is among them while it is open, and while a handler of its runs.
+            on_last: called when it is gone and no other is left.
         """
         self._find, self._limits = find, limits
         self._connections, self._on_last = connections, on_last
         self._loop = asyncio.get_running_loop()
         self._headers = HeaderReader()
         self._calls: dict[int, Call] = {}  # not ended
-        self._handlers = 0  # under way; of ended calls too
+        self._handlers: set[asyncio.Task[None]] = set()  # under way; of ended calls too
         self._late_ends = LateEnds(self._loop, self._stop_sending)
         self._reader = FrameReader(self, _BLOCK_BYTES)
         self._data: Call | None = None  # whose DATA frame is coming,
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._table_update = b""  # for the next header block
         self._transport: asyncio.Transport | None = None
         self._full = False  # the transport's buffer
-        self._settled = self._closing = False
+        self._settled = self._closing = self._lost = False
         self._going = self._peer_goes = False  # begins, or lets the other begin, no calls any more
         self._heard = True
         self._strikes, self._last_ping_s = 0, float("-inf")
@@ -106,15 +106,13 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Nobody is there any more."""
-        self._connections.discard(self)
-        self._closing = True
+        self._closing = self._lost = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         self._late_ends.close()
         self._drop_calls()
-        if not self._connections:
-            self._on_last()
+        self._leave_if_over()
 
     def pause_writing(self) -> None:
         """The peer doesn't read: nothing more is read of it either, or its pings would fill the memory."""
@@ -309,7 +307,7 @@ class Connection(asyncio.Protocol):
             return
         # Handlers of callers who left count too, but one whose answer was sent may not be over yet.
         most = self._limits.concurrent_calls
-        if len(self._calls) >= most or self._handlers >= 2 * most:
+        if len(self._calls) >= most or len(self._handlers) >= 2 * most:
             self._write(frames.reset(stream_id, Code.REFUSED_STREAM))
             return
         handler, refusal = None, b""
@@ -333,8 +331,7 @@ class Connection(asyncio.Protocol):
             return
         call = Call(self, stream_id, call_headers, handler, self._call_window, self._limits.message_bytes)
         self._calls[stream_id] = call
-        self._handlers += 1
-        call.start(self._loop, self._end_handler)
+        self._handlers.add(call.start(self._loop, self._end_handler))
         if flags & frames.END_STREAM:
             call.finish_request()
 
@@ -508,10 +505,17 @@ class Connection(asyncio.Protocol):
             self._close_if_done()
 
     def _end_handler(self, task: "asyncio.Task[None]") -> None:
-        self._handlers -= 1
+        self._handlers.discard(task)
         if not task.cancelled():
             task.exception()
         self._close_if_done()
+        self._leave_if_over()
+
+    def _leave_if_over(self) -> None:
+        if self._lost and not self._handlers:
+            self._connections.discard(self)
+            if not self._connections:
+                self._on_last()
 
     def _say_goodbye(self) -> None:
         if timer := self._timers.pop("goodbye", None):

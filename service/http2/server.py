@@ -41,7 +41,7 @@ class Http2Server:
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
-        self._empty = asyncio.Event()  # set when the last connection has closed
+        self._empty = asyncio.Event()  # set when the last connection has closed, its handlers over
         self._stopping = False
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:

@@ -273,6 +273,23 @@ async def test_a_stop_at_once() -> None:
         assert await code_of(sleeps) == (grpc.StatusCode.UNAVAILABLE, "the server stops")
 
 
+async def test_a_stop_waits_for_a_handler_whose_connection_was_lost() -> None:
+    async with running() as served:
+        async with connected(served.port) as peer:
+            peer.call(1, "Cleanup")
+            await until(lambda: served.handlers.began)
+            (held,) = served.server._connections
+            peer.writer.transport.abort()
+            await until(lambda: held._lost)
+        stopping = asyncio.ensure_future(served.server.stop(PATIENCE_S))
+        await asyncio.sleep(0.05)
+        assert not stopping.done()
+        served.handlers.release.set()
+        await stopping
+        assert served.handlers.cleaned
+        assert not served.server._connections
+
+
 async def test_a_second_stop_ends_the_first() -> None:
     async with running() as served, channel(served) as client:
         sleeps = unary(client, "Sleep")(b"", timeout=PATIENCE_S)
