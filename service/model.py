@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -179,13 +180,14 @@ class Model:
         return self._predictions(outputs, max(k for _, k in inputs))
 
     def _predictions(self, outputs: Outputs, k: int) -> Sequence[Prediction | RequestError]:
-        ranking = (
-            top_k(outputs.logits, self.manifest.task, self.manifest.temperature, k)
-            if k
-            else Ranking([[]] * len(outputs.logits), [[]] * len(outputs.logits))
-        )
+        finite = outputs.finite()
+        if not k:
+            ranking = Ranking([[]] * len(outputs.logits), [[]] * len(outputs.logits))
+        else:
+            with nullcontext() if finite else np.errstate(all="ignore"):
+                ranking = top_k(outputs.logits, self.manifest.task, self.manifest.temperature, k)
         predictions = map(Prediction, outputs.logits, outputs.embedding, *ranking)
-        if outputs.finite():
+        if finite:
             return list(predictions)
         return [
             prediction

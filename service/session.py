@@ -1,6 +1,7 @@
 """One model in ONNX Runtime: choose, load, check against the manifest, warm up, run."""
 
 import hashlib
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -43,7 +44,11 @@ class Outputs:
 
     def finite(self) -> bool:
         """Whether no value is NaN or infinite."""
-        return bool(np.isfinite(self.logits).all() and np.isfinite(self.embedding).all())
+        return all(
+            # The sum of the squares sees every value at once; where it overflows, each is looked at.
+            math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
+            for values in (self.logits, self.embedding)
+        )
 
     def split(self) -> "list[Outputs]":
         """One per image, in order."""
