@@ -15,6 +15,7 @@ from fovea.v1 import classification_pb2 as pb
 
 from benchmarks.child_server import serve
 from service.image import decode_picture
+from service.logs import configure_logs
 from service.manifest import read_manifest
 from service.model import Prediction
 from service.model_settings import ModelSettings
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--execution-provider", required=True)
     parser.add_argument("--precision", required=True)
     options = parser.parse_args()
+    configure_logs("auto")  # on stderr: the first line on stdout is the address
     uvloop.run(_serve(_Classifier(options.package, options.execution_provider, options.precision)))
 
 
