@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from service.latency import LatencyTable
 from service.manifest import Manifest
 from service.metrics import Metrics
 from service.model_settings import ModelSettings
-from service.postprocess import Ranking, top_k
+from service.postprocess import top_k
 from service.preprocess import Preprocessing
 from service.session import ModelSession, Outputs, open_sessions
 from service.workers import NICENESS, WorkerPool
@@ -180,14 +179,9 @@ class Model:
         return self._predictions(outputs, max(k for _, k in inputs))
 
     def _predictions(self, outputs: Outputs, k: int) -> Sequence[Prediction | RequestError]:
-        finite = outputs.finite()
-        if not k:
-            ranking = Ranking([[]] * len(outputs.logits), [[]] * len(outputs.logits))
-        else:
-            with nullcontext() if finite else np.errstate(all="ignore"):
-                ranking = top_k(outputs.logits, self.manifest.task, self.manifest.temperature, k)
+        ranking = top_k(outputs.logits, self.manifest.task, self.manifest.temperature, k)
         predictions = map(Prediction, outputs.logits, outputs.embedding, *ranking)
-        if finite:
+        if outputs.finite():
             return list(predictions)
         return [
             prediction

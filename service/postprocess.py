@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond these, sorting a whole row is quicker than to look for its best one again and again.
-_MOST_LOOKS = 64
-_LEAST_CLASSES_A_LOOK = 32
+# Sorting all of a row is quickest up to about here,
+_FEW_CLASSES = 128
+# and to look for its best class, then the next one, for a few.
+_FEW_LOOKS = 10
 
 
 class Ranking(NamedTuple):
@@ -26,32 +27,48 @@ def top_k(logits: NDArray[np.float32], task: str, temperature: float, k: int) ->
     """The k most probable classes, best first; of equal ones the lower index comes first.
 
     Args:
-        logits: float32 [batch, classes], finite; a row that isn't gets a ranking without meaning, and NumPy
-            may warn of it.
+        logits: float32 [batch, classes]; a row that isn't finite gets a ranking without meaning.
         task: "single_label" (softmax) or "multi_label" (a sigmoid each).
         temperature: logits are divided by it first (Guo et al. 2017, On Calibration of Modern
             Neural Networks).
-        k: more than the classes gives all of them.
+        k: more than the classes gives all of them, 0 none.
     """
     k = min(k, logits.shape[1])
+    if not k:
+        return Ranking([[]] * len(logits), [[]] * len(logits))
     best, lines = _best(logits, k), np.arange(len(logits))[:, None]
-    if task == "multi_label":
-        wide = logits[lines, best].astype(np.float64)
-        probabilities = 1 / (1 + np.exp(-np.clip(wide / temperature, -700, 700)))
-    else:
-        exponents = np.subtract(logits, logits[lines, best[:, :1]], dtype=np.float64)
-        exponents /= temperature
-        np.exp(exponents, out=exponents)
-        probabilities = exponents[lines, best] / exponents.sum(axis=1, keepdims=True)
+    with np.errstate(all="ignore"):  # of rows that aren't finite
+        if task == "multi_label":
+            wide = logits[lines, best].astype(np.float64)
+            probabilities = 1 / (1 + np.exp(-np.clip(wide / temperature, -700, 700)))
+        else:
+            exponents = np.subtract(logits, logits[lines, best[:, :1]], dtype=np.float64)
+            exponents /= temperature
+            np.exp(exponents, out=exponents)
+            probabilities = exponents[lines, best] / exponents.sum(axis=1, keepdims=True)
     return Ranking(best.tolist(), probabilities.tolist())
 
 
 def _best(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    count, classes = logits.shape
-    if k > _MOST_LOOKS or k * _LEAST_CLASSES_A_LOOK > classes:
+    if logits.shape[1] <= _FEW_CLASSES or k == logits.shape[1]:
         return np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    rest, lines, best = logits.copy(), np.arange(count), np.empty((count, k), np.intp)
+    if k <= _FEW_LOOKS:
+        return _looked_for(logits, k)
+    best, lines = np.argpartition(logits, -k, axis=1)[:, -k:], np.arange(len(logits))[:, None]
+    values = logits[lines, best]
+    least = values.min(axis=1, keepdims=True)
+    best = best[lines, np.lexsort((best, -values), axis=1)]
+    # Which of the last ones were taken, where more are equal, is up to chance.
+    for row in np.flatnonzero(np.count_nonzero(logits >= least, axis=1) > k):
+        candidates = np.flatnonzero(logits[row] >= least[row])
+        best[row] = candidates[np.argsort(-logits[row][candidates], kind="stable")[:k]]
+    return best
+
+
+def _looked_for(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    rest, lines = logits.copy(), np.arange(len(logits))
+    best = np.empty((len(logits), k), np.intp)
     for place in range(k):
-        best[:, place] = nearest = rest.argmax(axis=1)  # of equal ones the first
-        rest[lines, nearest] = -np.inf
+        best[:, place] = highest = rest.argmax(axis=1)  # of equal ones the first
+        rest[lines, highest] = -np.inf
     return best

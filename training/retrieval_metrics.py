@@ -19,8 +19,9 @@ RECALL_AT = (1, 5, 10)
 # Similarities held at once, 4 MiB of float32; but 16 queries at least, or products become slow.
 _BLOCK_ELEMENTS = 1 << 20
 _LEAST_ROWS = 16
-# Of cosines: an image's embedding differs in the last bits from one batch or processor to another.
-_EQUALLY_NEAR = 1e-5
+# Of cosines in float32: they differ in the last bits from one batch or processor to another; twice what was
+# seen of embeddings that are equal.
+_ROUNDING = 5e-7
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def retrieval_scores(
 ) -> RetrievalScores:
     """Search every image among all the others.
 
-    Of answers that are equally near the wrong ones count as first: a network that gives every image the
-    same embedding scores 0, whatever the order of the images.
+    Of answers that are equally near, but for float32's rounding, the wrong ones count as first: a network
+    that gives every image the same embedding scores 0, whatever the order of the images.
 
     Args:
         embeddings: float [count, dimension], of any length; compared by cosine, where they lie.
@@ -157,6 +158,6 @@ def _ranks(unit: Tensor, block: list[Queries], least: int) -> Iterator[Tensor]:
     row = 0
     for each in near:
         # How many wrong ones are at least as near: those not below it, in ascending order.
-        below = torch.searchsorted(wrong[row : row + len(each)].contiguous(), each - _EQUALLY_NEAR)
+        below = torch.searchsorted(wrong[row : row + len(each)].contiguous(), each - _ROUNDING)
         yield depth - below + torch.arange(1, each.shape[1] + 1, device=unit.device)
         row += len(each)

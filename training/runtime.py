@@ -65,7 +65,7 @@ def cpu_session(model: str | bytes, *, as_written: bool = False) -> Any:
         model: path of a file, or its content.
         as_written: fuse no operators. An int8 graph is then computed in float32 between its quantizations,
             as exact as a GPU's integers are; the CPU's own int8 kernels saturate on processors without
-            instructions for them.
+            VNNI.
 
     Raises:
         ExportError: ONNX Runtime isn't installed.
@@ -172,7 +172,7 @@ def _openvino_devices(runtime: ModuleType) -> list[Any]:
             raise ExportError(f"OpenVINO's plugin can't be loaded: {error}") from error
     found = cpus()
     if not found:
-        raise ExportError("OpenVINO's plugin finds no processor that it runs on")
+        raise ExportError("OpenVINO's plugin finds no processor that it runs on: it takes Intel's only")
     return found[:1]
 
 

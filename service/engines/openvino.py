@@ -2,6 +2,7 @@
 
 import functools
 import json
+from importlib.metadata import version
 from typing import Any
 
 import onnxruntime
@@ -10,14 +11,15 @@ from service.engines.plan import SessionPlan
 from service.processor import BF16_INSTRUCTIONS, instruction_sets
 
 NAME = "OpenVINOExecutionProvider"
+_INTEL = 0x8086
 
 
 @functools.cache
 def missing() -> str:
     """What OpenVINO lacks here; empty if nothing. Registers the plugin, once per process."""
-    version = onnxruntime.__version__
+    runtime = onnxruntime.__version__
     if not hasattr(onnxruntime, "register_execution_provider_library"):
-        return f"onnxruntime {version} can't load plugins; expected 1.23 or newer"
+        return f"onnxruntime {runtime} can't load plugins; expected 1.23 or newer"
     try:
         import onnxruntime_ep_openvino as plugin
     except ModuleNotFoundError:
@@ -25,12 +27,9 @@ def missing() -> str:
     try:
         onnxruntime.register_execution_provider_library(NAME, plugin.get_library_path())
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base
-        return f"onnxruntime {version} can't load the plugin onnxruntime-ep-openvino: {error}"
+        return f"onnxruntime {runtime} can't load the plugin onnxruntime-ep-openvino: {error}"
     if not devices():
-        return (
-            "the plugin onnxruntime-ep-openvino takes none of the processors here, made by "
-            f"{', '.join(_processor_makers()) or 'nobody known'}; version 1.8.1 takes Intel's only"
-        )
+        return f"the plugin onnxruntime-ep-openvino {version('onnxruntime-ep-openvino')} {_lacking()}"
     return ""
 
 
@@ -39,8 +38,12 @@ def devices() -> list[Any]:
     return [device for device in _processors() if device.ep_name == NAME]
 
 
-def _processor_makers() -> list[str]:
-    return sorted({device.device.vendor for device in _processors()} - {""})
+def _lacking() -> str:
+    makers = {device.device.vendor_id: device.device.vendor for device in _processors()}
+    if _INTEL in makers:
+        return "finds no processor that it can use"
+    named = "/".join(sorted(makers.values()))
+    return f"finds no processor of Intel's, and takes no other: this one's maker is {named!r}"
 
 
 def _processors() -> list[Any]:

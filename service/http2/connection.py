@@ -56,7 +56,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._headers = HeaderReader()
         self._calls: dict[int, Call] = {}  # not ended
-        self._handlers: set[asyncio.Task[None]] = set()  # under way; of ended calls too
+        # Under way; of ended calls too. Held here, for asyncio holds its tasks only weakly.
+        self._handlers: set[asyncio.Task[None]] = set()
         self._late_ends = LateEnds(self._loop, self._stop_sending)
         self._reader = FrameReader(self, _BLOCK_BYTES)
         self._data: Call | None = None  # whose DATA frame is coming,

@@ -1,7 +1,9 @@
 """A provider that is asked for really runs, or the error names what is missing."""
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -75,12 +77,32 @@ def test_openvino_survives_a_cache_that_was_cut_short(plan: SessionPlan, tmp_pat
     np.testing.assert_array_equal(logits(create_session(cached)), first)
 
 
-def test_a_processor_that_openvino_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("maker", "number", "words"),
+    [
+        ("AMD", 0x1022, "takes no other: this one's maker is 'AMD'"),
+        ("Intel", 0x8086, "finds no processor that it can use"),
+    ],
+)
+def test_a_processor_that_openvino_does_not_take_is_named(
+    maker: str, number: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime_ep_openvino")
+    kind = onnxruntime.OrtHardwareDeviceType
+    offered = [
+        SimpleNamespace(
+            ep_name=f"{vendor}'s", device=SimpleNamespace(type=type_, vendor=vendor, vendor_id=vendor_id)
+        )
+        for vendor, vendor_id, type_ in ((maker, number, kind.CPU), ("Else", 0x10DE, kind.GPU))
+    ]
     monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *_: None)
-    monkeypatch.setattr(openvino, "NAME", "OfAnotherMaker")
-    (maker,) = {device.device.vendor for device in onnxruntime.get_ep_devices()}
-    assert f"takes none of the processors here, made by {maker}; version" in openvino.missing.__wrapped__()
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: offered)
+    said = openvino.missing.__wrapped__()
+    assert said.startswith(
+        f"the plugin onnxruntime-ep-openvino {version('onnxruntime-ep-openvino')} finds no"
+    )
+    assert words in said
+    assert "Else" not in said
 
 
 @without_gpu

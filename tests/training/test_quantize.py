@@ -362,7 +362,7 @@ def test_int8_that_fails_is_made_once_more_with_care(
 def test_int8_for_gpus_is_measured_without_the_processors_own_int8_kernels(
     trained: Trained, tmp_path: Path
 ) -> None:
-    """Theirs saturate where the processor has no instructions for them; a GPU's don't."""
+    """Theirs saturate where the processor has no VNNI; a GPU's don't."""
     (tmp_path / "model.onnx").write_bytes((trained.package / "model.onnx").read_bytes())
     images = EvaluationImages(pictures(200, 0))
     (variant,) = make_variants(tmp_path, ["int8-gpu"], pictures(20, 1000), images)

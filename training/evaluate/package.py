@@ -61,8 +61,9 @@ class PackageTarget(LocalTarget):
         self._input = str(inputs["name"])
         self._outputs = [str(outputs[name]["name"]) for name in ("embedding", "logits") if name in outputs]
         precision = str(manifest["variants"][0]["precision"]) if asked is None else asked
-        file = _variant_file(folder, manifest["variants"], precision)
-        self._session = cpu_session(str(file))
+        file, provider = _variant_file(folder, manifest["variants"], precision)
+        for_gpus = precision == "int8" and provider == "cuda"
+        self._session = cpu_session(str(file), as_written=for_gpus)
         self.facts = {
             "model": f"{manifest['name']}, version {manifest['version']}",
             "architecture": str(manifest["architecture"]),
@@ -91,8 +92,8 @@ def _read(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _variant_file(folder: Path, variants: list[dict[str, Any]], precision: str) -> Path:
-    """The variant's file, unchanged since it was published."""
+def _variant_file(folder: Path, variants: list[dict[str, Any]], precision: str) -> tuple[Path, str]:
+    """The variant's file, unchanged since it was published, and the provider that it is for."""
     usable = [one for one in variants if one["provider"] in _PROVIDERS and one["precision"] in PRECISIONS]
     fitting = [one for one in usable if one["precision"] == precision]
     # int8 for GPUs runs here too, but isn't what the processor is served with.
@@ -107,4 +108,4 @@ def _variant_file(folder: Path, variants: list[dict[str, Any]], precision: str) 
         raise TargetError(f"{file}: can't be read: {error.strerror}") from error
     if digest != fitting[0]["sha256"]:
         raise TargetError(f"{file}: SHA-256 is {digest}; the manifest says {fitting[0]['sha256']}")
-    return file
+    return file, str(fitting[0]["provider"])

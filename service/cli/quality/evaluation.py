@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from service.cli.bulk.progress import progress
 from service.cli.quality.labelled import Pictures
-from service.cli.quality.ranking import Scores, Tally, places, slack
+from service.cli.quality.ranking import Scores, Tally, places
 
 TOP_K = 10
 # The index is asked for so many more, and gives 1,000 at most, unless configured.
 MOST_COPIES = 100
 _QUERIES_AT_ONCE = 64
+# Of a product of unit vectors in float32, which differs in the last bits from one batch, processor or engine
+# to another; twice what was seen of vectors that are equal.
+_ROUNDING = 5e-7
 
 
 @dataclass(frozen=True)
@@ -105,33 +108,43 @@ def evaluate(
         for block in _blocks(rows):
             copies = [known.copies(asked, row) for row in block]
             nearness = scores(asked.vectors[block], gallery.vectors, collection.metric)
+            slacks = slack(asked.vectors[block], gallery.vectors, collection.metric)
             found = _search(client, collection.name, asked, block, TOP_K + max(map(len, copies)), recall)
-            for row, same, near, neighbors in zip(block, copies, nearness, found, strict=True):
+            each_query = zip(block, copies, nearness, slacks.tolist(), found, strict=True)
+            for row, same, near, equal, neighbors in each_query:
                 kept = np.ones(len(gallery.ids), np.bool_)
                 kept[same] = False
                 right = known.right(asked.labels[row]) & kept
                 relevant = int(right.sum())
-                exact.add(places(near[kept], right[kept]), relevant, int(kept.sum()))
+                exact.add(places(near[kept], right[kept], equal), relevant, int(kept.sum()))
                 # What was written since the gallery was read has no row, and is no answer.
                 there = [(row_of[each.id], each.score) for each in neighbors if each.id in row_of]
                 mine = [Answer(at, score, bool(right[at])) for at, score in there if kept[at]][:TOP_K]
                 rows_found = np.array([each.row for each in mine], np.int64)
-                index.add(_places_found(near, right, kept, rows_found), relevant, int(kept.sum()))
-                shares.append(_share_found(near, kept, rows_found))
+                index.add(_places_found(near, right, kept, rows_found, equal), relevant, int(kept.sum()))
+                shares.append(_share_found(near, kept, rows_found, equal))
                 answers.append(mine)
             bar.advance(task, len(block))
     return Evaluation(rows, exact.scores(), index.scores(), float(np.mean(shares)), answers)
 
 
 def scores(queries: NDArray[np.float32], gallery: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
-    """float32 [queries, gallery] by brute force, as the metric says: higher is nearer."""
+    """float32 [queries, gallery] by brute force: higher is nearer; of l2 minus the square of the distance."""
     if metric == "cosine":
         queries, gallery = unit(queries), unit(gallery)
     found = queries @ gallery.T
     if metric == "l2":
-        squares = (queries**2).sum(axis=1)[:, None] + (gallery**2).sum(axis=1) - 2 * found
-        return np.asarray(-np.sqrt(np.maximum(squares, 0)), np.float32)
+        found = 2 * found - (queries**2).sum(axis=1)[:, None] - (gallery**2).sum(axis=1)
     return np.asarray(found, np.float32)
+
+
+def slack(queries: NDArray[np.float32], gallery: NDArray[np.float32], metric: str) -> NDArray[np.float64]:
+    """float64 [queries]: of two `scores` no farther apart, neither is nearer: that is float32's rounding."""
+    lengths, longest = np.linalg.norm(queries, axis=1), np.linalg.norm(gallery, axis=1).max(initial=0)
+    if metric == "cosine":
+        return np.full(len(queries), _ROUNDING)
+    found = lengths * longest if metric == "inner_product" else lengths**2 + longest**2
+    return np.asarray(_ROUNDING * found, np.float64)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -184,7 +197,11 @@ def _search(
 
 
 def _places_found(
-    near: NDArray[np.float32], right: NDArray[np.bool_], kept: NDArray[np.bool_], found: NDArray[np.int64]
+    near: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    found: NDArray[np.int64],
+    equal: float,
 ) -> NDArray[np.int64]:
     """Where the right ones that were found stand, from 1, ascending.
 
@@ -192,15 +209,17 @@ def _places_found(
     which of them an index names is up to chance.
     """
     right_found = np.sort(near[found][right[found]])
-    lower, upper = near - slack(near), near + slack(near)
+    lower, upper = near - np.float32(equal), near + np.float32(equal)
     equally_near = np.searchsorted(right_found, upper, "right") > np.searchsorted(right_found, lower, "left")
     counted = kept & ~right & equally_near
     counted[found] = True
-    return places(near[counted], right[counted])
+    return places(near[counted], right[counted], equal)
 
 
-def _share_found(near: NDArray[np.float32], kept: NDArray[np.bool_], found: NDArray[np.int64]) -> float:
+def _share_found(
+    near: NDArray[np.float32], kept: NDArray[np.bool_], found: NDArray[np.int64], equal: float
+) -> float:
     """The share of the true nearest among what was found; of equally near ones any is right."""
     true = min(TOP_K, int(kept.sum()))
     bound = np.partition(near[kept], -true)[-true]
-    return float((near[found] >= bound - slack(bound)).sum()) / true
+    return float((near[found] >= bound - np.float32(equal)).sum()) / true

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 RECALL_AT = (1, 5, 10)
 PRECISION_AT = 10
-# Of scores, relative to those above 1. A picture's embedding, and its score, differ in the last bits from one
-# batch, processor or engine to another.
-_EQUALLY_NEAR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,7 @@ class Scores:
         }
 
 
-def slack(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far from each score another one is equally near."""
-    return np.asarray(_EQUALLY_NEAR * np.maximum(1, np.abs(scores)), np.float32)
-
-
-def places(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.int64]:
+def places(scores: NDArray[np.float32], right: NDArray[np.bool_], slack: float = 0.0) -> NDArray[np.int64]:
     """Where the right answers stand among all, from 1, ascending.
 
     Of equally near answers the wrong ones count as first: a model that gives every image the same vector
@@ -58,13 +50,14 @@ def places(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> NDArray[np.
     Args:
         scores: float32 [answers]; higher is nearer.
         right: bool [answers].
+        slack: scores no farther apart than this are equally near.
 
     Returns:
         int64 [right ones].
     """
     near = np.sort(scores[right])[::-1]
     wrong = np.sort(scores[~right])
-    in_front = len(wrong) - np.searchsorted(wrong, near - slack(near), side="left")
+    in_front = len(wrong) - np.searchsorted(wrong, near - np.float32(slack), side="left")
     found: NDArray[np.int64] = in_front + np.arange(1, len(near) + 1)
     return found
 
