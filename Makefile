@@ -6,6 +6,8 @@ PYTHON ?= python3
 SERVE_EXTRA ?= serve
 # An additional package index to take torch from, for instance one with its small CPU builds.
 TORCH_INDEX_URL ?=
+# Processes that share the tests, a file each at a time; 0: none but pytest's own, as a debugger needs it.
+TEST_WORKERS ?= 2
 # More arguments for pytest, the demo or the server: make test ARGS='-k image'
 ARGS ?=
 
@@ -35,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "Variables: PYTHON=$(PYTHON) SERVE_EXTRA=$(SERVE_EXTRA) (or serve-cpu) TORCH_INDEX_URL=$(TORCH_INDEX_URL) ARGS=$(ARGS)"
+	@echo "Variables: PYTHON=$(PYTHON) SERVE_EXTRA=$(SERVE_EXTRA) (or serve-cpu) TORCH_INDEX_URL=$(TORCH_INDEX_URL) TEST_WORKERS=$(TEST_WORKERS) ARGS=$(ARGS)"
 
 PHOTOS ?=
 demo: $(APP)  ## digits from training to search, then photographs (yours: PHOTOS=folder); trains only once
@@ -53,7 +55,7 @@ serve: .there-is-a-model $(APP)  ## start the server on models/ (or the demo's m
 	  echo "'fovea-train export' writes your own into models/; MODELS=folder names another place."; exit 1; }
 
 test: $(DEV)  ## run the tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(ARGS)
 
 lint: $(DEV)  ## check style, formatting and the protos
 	$(VENV)/bin/ruff check .
