@@ -55,7 +55,7 @@ serve: .there-is-a-model $(APP)  ## start the server on models/ (or the demo's m
 	  echo "'fovea-train export' writes your own into models/; MODELS=folder names another place."; exit 1; }
 
 test: $(DEV)  ## run the tests
-	@$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV)  ## check style, formatting and the protos
 	$(VENV)/bin/ruff check .
