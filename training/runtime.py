@@ -58,6 +58,11 @@ def cpu_outputs(
     return _outputs(cpu_session(str(file), as_written=as_written), images, batch_size)
 
 
+def only_as_written(precision: str, provider: str) -> bool:
+    """Whether a variant is to be computed `as_written`: int8 that is made for GPUs."""
+    return precision == "int8" and provider == "cuda"
+
+
 def cpu_session(model: str | bytes, *, as_written: bool = False) -> Any:
     """A session on the CPU kernels, with PyTorch's number of threads.
 

@@ -14,7 +14,14 @@ from training.errors import SettingError
 from training.evaluation import EvaluationImages
 from training.half import to_float16
 from training.quantize import GPU, X86, quantize
-from training.runtime import Outputs, check_bfloat16, cpu_outputs, int8_outputs, openvino_outputs
+from training.runtime import (
+    Outputs,
+    check_bfloat16,
+    cpu_outputs,
+    int8_outputs,
+    only_as_written,
+    openvino_outputs,
+)
 
 FP32_FILE = "model.onnx"
 _BATCH_SIZE = 8
@@ -149,8 +156,8 @@ def _measure(
     if kind.precision == "bf16":
         outputs = openvino_outputs(file, images, _BATCH_SIZE, "bf16")
     else:
-        for_gpus = kind.precision == "int8" and kind.provider != "cpu"
-        outputs = cpu_outputs(file, images, _BATCH_SIZE, as_written=for_gpus)
+        as_written = only_as_written(kind.precision, kind.provider)
+        outputs = cpu_outputs(file, images, _BATCH_SIZE, as_written=as_written)
     measured = measure(outputs)
     if kind.precision == "int8" and kind.provider == "cpu":
         on_openvino = int8_outputs(file, images, _BATCH_SIZE)

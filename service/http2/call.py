@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import grpc
@@ -99,23 +99,12 @@ class Call:
 
     # What the connection tells it.
 
-    def start(
-        self, loop: asyncio.AbstractEventLoop, on_done: Callable[["asyncio.Task[None]"], None]
-    ) -> "asyncio.Task[None]":
-        """Run the handler.
-
-        Args:
-            loop: the one that runs.
-            on_done: called when the handler's task is over, which may be after the call's end.
-
-        Returns:
-            That task.
-        """
+    def start(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        """Run the handler, on the running loop; its task may be over after the call's end."""
         if self._deadline is not None:
             self._timer = loop.call_at(self._deadline, self._expire)
         self._task = task = loop.create_task(self._run())
         task.add_done_callback(self._done)
-        task.add_done_callback(on_done)
         return task
 
     def receive(self, data: memoryview, unread_bytes: int = 0) -> None:

@@ -332,7 +332,9 @@ class Connection(asyncio.Protocol):
             return
         call = Call(self, stream_id, call_headers, handler, self._call_window, self._limits.message_bytes)
         self._calls[stream_id] = call
-        self._handlers.add(call.start(self._loop, self._end_handler))
+        task = call.start(self._loop)
+        self._handlers.add(task)
+        task.add_done_callback(self._end_handler)
         if flags & frames.END_STREAM:
             call.finish_request()
 

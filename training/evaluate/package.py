@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from service.preprocess import Preprocessing
 from training.errors import TargetError
 from training.evaluate.local import LocalTarget, NetworkOutputs, Pixels
-from training.runtime import cpu_session
+from training.runtime import cpu_session, only_as_written
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 # Whose files ONNX Runtime's CPU kernels compute as they are meant; the bf16 of an export is OpenVINO's doing.
@@ -62,8 +62,7 @@ class PackageTarget(LocalTarget):
         self._outputs = [str(outputs[name]["name"]) for name in ("embedding", "logits") if name in outputs]
         precision = str(manifest["variants"][0]["precision"]) if asked is None else asked
         file, provider = _variant_file(folder, manifest["variants"], precision)
-        for_gpus = precision == "int8" and provider == "cuda"
-        self._session = cpu_session(str(file), as_written=for_gpus)
+        self._session = cpu_session(str(file), as_written=only_as_written(precision, provider))
         self.facts = {
             "model": f"{manifest['name']}, version {manifest['version']}",
             "architecture": str(manifest["architecture"]),

@@ -100,6 +100,7 @@ def evaluate(
     """
     row_of = {item_id: row for row, item_id in enumerate(gallery.ids)}
     known = _Gallery(gallery)
+    slacks = slack(asked.vectors, gallery.vectors, collection.metric).tolist()
     exact, index = Tally(), Tally()
     shares: list[float] = []
     answers: list[list[Answer]] = []
@@ -108,10 +109,9 @@ def evaluate(
         for block in _blocks(rows):
             copies = [known.copies(asked, row) for row in block]
             nearness = scores(asked.vectors[block], gallery.vectors, collection.metric)
-            slacks = slack(asked.vectors[block], gallery.vectors, collection.metric)
             found = _search(client, collection.name, asked, block, TOP_K + max(map(len, copies)), recall)
-            each_query = zip(block, copies, nearness, slacks.tolist(), found, strict=True)
-            for row, same, near, equal, neighbors in each_query:
+            for row, same, near, neighbors in zip(block, copies, nearness, found, strict=True):
+                equal = slacks[row]
                 kept = np.ones(len(gallery.ids), np.bool_)
                 kept[same] = False
                 right = known.right(asked.labels[row]) & kept
@@ -140,9 +140,9 @@ def scores(queries: NDArray[np.float32], gallery: NDArray[np.float32], metric: s
 
 def slack(queries: NDArray[np.float32], gallery: NDArray[np.float32], metric: str) -> NDArray[np.float64]:
     """float64 [queries]: of two `scores` no farther apart, neither is nearer: that is float32's rounding."""
-    lengths, longest = np.linalg.norm(queries, axis=1), np.linalg.norm(gallery, axis=1).max(initial=0)
     if metric == "cosine":
         return np.full(len(queries), _ROUNDING)
+    lengths, longest = np.linalg.norm(queries, axis=1), np.linalg.norm(gallery, axis=1).max(initial=0)
     found = lengths * longest if metric == "inner_product" else lengths**2 + longest**2
     return np.asarray(_ROUNDING * found, np.float64)
 
