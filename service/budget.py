@@ -37,11 +37,15 @@ class Budget:
         finally:
             with self._changed:
                 self._held -= amount
-                self._changed.notify_all()
+                if self._queue:
+                    self._changed.notify_all()
 
     def _take(self, amount: int) -> None:
         ticket = object()
         with self._changed:
+            if not self._queue and self._held + amount <= self.total:
+                self._held += amount
+                return
             self._queue.append(ticket)
             try:
                 self._changed.wait_for(lambda: self._queue[0] is ticket and self._held + amount <= self.total)

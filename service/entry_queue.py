@@ -62,7 +62,7 @@ class EntryQueue:
         else:
             self._bulk_credit = reserved = 0
         batch = self._pop(Priority.INTERACTIVE, min(interactive, limit - reserved))
-        return batch + self._pop(Priority.BULK, min(bulk, limit - len(batch)))
+        return batch + self._pop(Priority.BULK, min(bulk, limit - len(batch))) if bulk else batch
 
     def earliest_deadline(self) -> float:
         """Of all that wait; infinity if none does."""

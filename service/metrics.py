@@ -26,6 +26,11 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 class CountedHistogram(Histogram):
     """A histogram that takes many equal observations at the cost of one."""
 
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """As the library's, which looks at the buckets one by one; there are no exemplars here."""
+        assert exemplar is None  # noqa: S101 - nobody gives one
+        self.observe_many(amount, 1)
+
     def observe_many(self, amount: float, count: int) -> None:
         """As `count` times `observe(amount)`."""
         # The library offers only the loop over `observe`, which for 64 images takes as long as reading them.
@@ -51,7 +56,7 @@ class Metrics:
             ["model", "code"],
             registry=registry,
         )
-        self.request_duration = Histogram(
+        self.request_duration = CountedHistogram(
             "fovea_request_duration_seconds",
             "From a call's start, its message still unread, to its end; not for streams.",
             ["method", "model"],
@@ -68,13 +73,13 @@ class Metrics:
             ["model"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.inference = self._model_seconds("fovea_inference_seconds", "One run of a batch.")
-        self.search = Histogram(
+        self.search = CountedHistogram(
             "fovea_search_seconds",
             "One call of the retrieval engine's search, its wait for a thread included.",
             buckets=_SECONDS,
             registry=registry,
         )
-        self.batch_size = Histogram(
+        self.batch_size = CountedHistogram(
             "fovea_batch_size", "Images in one run.", ["model"], buckets=_IMAGES, registry=registry
         )
         self.queue_depth = Gauge(
@@ -90,7 +95,7 @@ class Metrics:
             ["model", "reason"],
             registry=registry,
         )
-        self.slack = Histogram(
+        self.slack = CountedHistogram(
             "fovea_deadline_slack_seconds",
             "What an answered request or stream message had left to its deadline; at most 0: it came late.",
             ["model"],
@@ -118,8 +123,8 @@ class Metrics:
         )
         # Finding a child by its labels costs more than using it.
         self._calls: dict[tuple[str, str, str], Counter] = {}
-        self._durations: dict[tuple[str, str], Histogram] = {}
-        self.event_loop_lag = Histogram(
+        self._durations: dict[tuple[str, str], CountedHistogram] = {}
+        self.event_loop_lag = CountedHistogram(
             "fovea_event_loop_lag_seconds",
             "How late the event loop comes to what is due.",
             buckets=_LAG_SECONDS,
@@ -147,8 +152,8 @@ class Metrics:
         """What concerns one model, its label already applied."""
         return ModelMetrics(self, name)
 
-    def _model_seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, ["model"], buckets=_SECONDS, registry=self.registry)
+    def _model_seconds(self, name: str, text: str) -> CountedHistogram:
+        return CountedHistogram(name, text, ["model"], buckets=_SECONDS, registry=self.registry)
 
 
 class ModelMetrics:

@@ -1,5 +1,6 @@
 """Logits → the best classes."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,10 @@ def top_k(logits: NDArray[np.float32], task: str, temperature: float, k: int) ->
     k = min(k, logits.shape[1])
     if not k:
         return Ranking([[]] * len(logits), [[]] * len(logits))
+    if len(logits) == 1 and k <= _FEW_LOOKS and task != "multi_label":
+        row = logits[0]
+        if math.isfinite(row[row.argmax()]):  # and not NaN, which would be the one found
+            return _of_one(row, temperature, k)
     best, lines = _best(logits, k), np.arange(len(logits))[:, None]
     with np.errstate(all="ignore"):  # of rows that aren't finite
         if task == "multi_label":
@@ -47,6 +52,20 @@ def top_k(logits: NDArray[np.float32], task: str, temperature: float, k: int) ->
             np.exp(exponents, out=exponents)
             probabilities = exponents[lines, best] / exponents.sum(axis=1, keepdims=True)
     return Ranking(best.tolist(), probabilities.tolist())
+
+
+def _of_one(row: NDArray[np.float32], temperature: float, k: int) -> Ranking:
+    """One row's softmax: after a run this code is cold, and numpy's ways for several rows are long."""
+    rest, best = row.copy(), []
+    for _ in range(k):
+        highest = int(rest.argmax())  # of equal ones the first
+        best.append(highest)
+        rest[highest] = -np.inf
+    exponents = np.subtract(row, row[best[0]], dtype=np.float64)
+    exponents /= temperature
+    np.exp(exponents, out=exponents)
+    total = float(np.add.reduce(exponents))
+    return Ranking([best], [[exponents.item(index) / total for index in best]])
 
 
 def _best(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:

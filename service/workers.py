@@ -176,7 +176,7 @@ class _Mailbox:
             self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             # Whoever could ring it holds this mailbox, and so does the loop while it listens.
             weakref.finalize(self, os.close, self._bell)
-            loop.add_reader(self._bell, self._empty)
+            loop.add_reader(self._bell, self._hear)
 
     def deliver(self, work: _Work, result: Any, error: BaseException | None) -> bool:
         """From a thread; whether there is a loop still."""
@@ -206,10 +206,11 @@ class _Mailbox:
         if self._bell is not None:
             self.loop.remove_reader(self._bell)
 
+    def _hear(self) -> None:
+        os.eventfd_read(self._bell)  # type: ignore[arg-type] # it rang
+        self._empty()
+
     def _empty(self) -> None:
-        if self._bell is not None:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._bell)
         self._woken = False
         while self._finished:
             work, result, error = self._finished.popleft()

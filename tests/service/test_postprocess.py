@@ -69,6 +69,29 @@ def test_the_whole_of_many_classes_sums_to_one() -> None:
         assert probabilities == sorted(probabilities, reverse=True)
 
 
+@pytest.mark.parametrize("k", [1, 5, 10, 11])
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("classes", [3, MANY])
+def test_an_image_alone_is_ranked_as_in_a_batch(classes: int, temperature: float, k: int) -> None:
+    random = np.random.default_rng(4)
+    logits = (10 * random.normal(size=(20, classes))).astype(np.float32)
+    logits[1] = 7  # all equal
+    logits[2] = random.integers(0, 3, classes)
+    together = top_k(logits, "single_label", temperature, k)
+    alone = [top_k(row[None], "single_label", temperature, k) for row in logits]
+    assert [ranking.indices[0] for ranking in alone] == together.indices
+    assert [ranking.probabilities[0] for ranking in alone] == together.probabilities
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [slice(None), slice(1, 2), slice(-1, None)])
+def test_an_image_alone_that_is_not_finite_gets_some_ranking(value: float, where: slice) -> None:
+    logits = np.random.default_rng(5).normal(size=(1, MANY)).astype(np.float32)
+    logits[0, where] = value
+    ranking = top_k(logits, "single_label", 1.0, 3)  # a warning would be an error here
+    assert [len(of_all) for of_all in (ranking.indices[0], ranking.probabilities[0])] == [3, 3]
+
+
 @given(
     st.lists(st.sampled_from([-2.0, 0.0, 0.5, 0.5000001, 3.0]), min_size=1, max_size=300),
     st.integers(1, 300),
