@@ -5,7 +5,7 @@ Rules, each with its test:
   2. An idle instance starts at once, unless waiting for the next arrival makes the mean answer faster;
      then never longer than `max_queue_delay_ms` from the first entry, never past the earliest
      deadline − L(b + 1), and not when nothing is coming.
-  3. A dispatched batch takes more entries until its values are prepared and copied, where that makes nobody
+  3. A dispatched batch takes more entries until its values are prepared and taken, where that makes nobody
      late.
   4. What can't be answered in time any more isn't run: entries whose caller left, whose deadline passed,
      or whose deadline L(1) can't meet while others could use the time.
@@ -35,7 +35,7 @@ _PATIENCE_GAPS = 2.0
 
 
 class Take(Protocol[In_co]):
-    """Copies a batch's values in the thread that runs them; no more entries join from then on."""
+    """Takes a batch's values in the thread that runs them; no more entries join from then on."""
 
     def __call__(self, prepare: Callable[[In_co], Any] | None = None, /) -> list[Any]:
         """The values of those that somebody still waits for, or what `prepare` makes of each.
@@ -99,7 +99,7 @@ class DynamicBatcher(Generic[In, Out]):
         """Make a batcher; `start` sets it to work.
 
         Args:
-            runs: one function per instance. It is given `take`, calls it once, when it copies the values
+            runs: one function per instance. It is given `take`, calls it once, when it takes the values
                 (in any thread), and gives as many results or errors, in order; there may be none to run.
                 Whatever it raises fails that batch.
             batch_sizes: what really runs, ascending; the last is the maximum, a batch between two of

@@ -41,11 +41,11 @@ class Budget:
                     self._changed.notify_all()
 
     def _take(self, amount: int) -> None:
-        ticket = object()
         with self._changed:
             if not self._queue and self._held + amount <= self.total:
                 self._held += amount
                 return
+            ticket = object()
             self._queue.append(ticket)
             try:
                 self._changed.wait_for(lambda: self._queue[0] is ticket and self._held + amount <= self.total)

@@ -27,7 +27,7 @@ class CountedHistogram(Histogram):
     """A histogram that takes many equal observations at the cost of one."""
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """As the library's, which looks at the buckets one by one; there are no exemplars here."""
+        """As the library's, which looks at the buckets one by one; of numbers, and without exemplars."""
         assert exemplar is None  # noqa: S101 - nobody gives one
         self.observe_many(amount, 1)
 

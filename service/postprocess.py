@@ -62,7 +62,9 @@ def _of_one(row: NDArray[np.float32], temperature: float, k: int) -> Ranking:
         best.append(highest)
         rest[highest] = -np.inf
     exponents = np.subtract(row, row[best[0]], dtype=np.float64)
-    exponents /= temperature
+    if temperature != 1:
+        with np.errstate(over="ignore"):  # of temperatures near 0
+            exponents /= temperature
     np.exp(exponents, out=exponents)
     total = float(np.add.reduce(exponents))
     return Ranking([best], [[exponents.item(index) / total for index in best]])

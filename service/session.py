@@ -46,8 +46,8 @@ class Outputs:
         """Whether no value is NaN or infinite."""
         return all(
             # The sum of the squares sees every value at once; where it overflows, each is looked at.
-            math.isfinite(values.dot(values)) or bool(np.isfinite(values).all())
-            for values in (self.logits.ravel(), self.embedding.ravel())
+            math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
+            for values in (self.logits, self.embedding)
         )
 
     def split(self) -> "list[Outputs]":

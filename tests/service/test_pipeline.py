@@ -3,13 +3,18 @@
 import time
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from service.admission import Load
 from service.config import Config
 from service.errors import Overloaded
+from service.image import RawImage
 from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.model import Prediction
+from service.pipeline import InferenceRequest, Pipeline
 from service.repository import ModelRepository
-from tests.packages import write_colors
+from tests.packages import write_colors, write_network
 
 
 async def test_of_those_refused_unread_some_are_read_since_they_may_be_bulk(tmp_path: Path) -> None:
@@ -32,5 +37,28 @@ async def test_of_those_refused_unread_some_are_read_since_they_may_be_bulk(tmp_
     assert shed == 14
     full.release()
     pipeline.refuse_early(model, deadline)
+    assert await repository.close(5)
+    assert pipeline.close(5)
+
+
+@pytest.mark.parametrize("decode_threads", [0, 1])
+async def test_an_image_alone_is_answered_as_in_a_batch(tmp_path: Path, decode_threads: int) -> None:
+    write_network(tmp_path / "models")
+    config = Config(model_repository=tmp_path / "models", execution_provider="cpu", precision="fp32")
+    metrics = Metrics()
+    repository = ModelRepository(config, metrics)
+    pipeline = Pipeline(config, decode_threads, metrics, lambda error: type(error).__name__)
+    model, _ = await repository.load("network")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    images = [RawImage(each.tobytes(), 8, 8) for each in pixels]
+    deadline = time.monotonic() + 60
+    together = await pipeline.infer(InferenceRequest(model, images, deadline, top_k=3))
+    for image, in_batch in zip(images, together, strict=True):
+        (alone,) = await pipeline.infer(InferenceRequest(model, [image], deadline, top_k=3))
+        assert isinstance(alone, Prediction)
+        assert isinstance(in_batch, Prediction)
+        np.testing.assert_allclose(alone.logits, in_batch.logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(alone.embedding, in_batch.embedding, rtol=1e-4, atol=1e-5)
+        assert alone.classes == in_batch.classes
     assert await repository.close(5)
     assert pipeline.close(5)

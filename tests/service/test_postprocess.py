@@ -70,7 +70,7 @@ def test_the_whole_of_many_classes_sums_to_one() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 5, 10, 11])
-@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 1e-308])
 @pytest.mark.parametrize("classes", [3, MANY])
 def test_an_image_alone_is_ranked_as_in_a_batch(classes: int, temperature: float, k: int) -> None:
     random = np.random.default_rng(4)

@@ -14,7 +14,7 @@ from service.manifest import Manifest, read_manifest
 from service.model_settings import ModelSettings
 from service.processor import BF16_INSTRUCTIONS, INT8_INSTRUCTIONS, instruction_sets
 from service.providers import missing
-from service.session import ModelSession, batch_sizes, open_sessions
+from service.session import ModelSession, Outputs, batch_sizes, open_sessions
 from tests.packages import write_colors, write_network
 
 needs_openvino = pytest.mark.skipif(bool(missing("openvino")), reason=missing("openvino"))
@@ -45,6 +45,17 @@ def disagreeing(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def opened(manifest: Manifest, **changes: Any) -> tuple[str, str]:
     (session,) = open_sessions(manifest, settings(**changes))
     return session.execution_provider, session.precision
+
+
+def test_outputs_are_finite_however_large_they_are() -> None:
+    huge, small = np.full((2, 4), 1e30, np.float32), np.zeros((2, 4), np.float32)
+    assert Outputs(huge, small).finite()
+    assert Outputs(huge[0], small[0]).finite()
+    for value in (np.nan, np.inf, -np.inf):
+        broken = small.copy()
+        broken[1, 2] = value
+        assert not Outputs(huge, broken).finite()
+        assert not Outputs(broken, huge).finite()
 
 
 @needs_int8
