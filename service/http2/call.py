@@ -189,6 +189,11 @@ class Call:
         self._aborted = code, details
         raise _Aborted
 
+    @property
+    def has_message(self) -> bool:
+        """Whether `read` would give one without waiting."""
+        return bool(self._messages)
+
     async def read(self) -> Any:
         """The next message, or `grpc.aio.EOF`; while nobody reads, what is unread stays with the caller.
 
