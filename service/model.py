@@ -152,10 +152,7 @@ class Model:
     def _runner(
         self, session: ModelSession, thread: WorkerPool
     ) -> Callable[[Take[Input | Undecoded]], Awaitable[Sequence[Prediction | RequestError]]]:
-        async def run(take: Take[Input | Undecoded]) -> Sequence[Prediction | RequestError]:
-            return await thread.run(partial(self._run_blocking, session, take))
-
-        return run
+        return lambda take: thread.submit(partial(self._run_blocking, session, take))
 
     def _run_blocking(
         self, session: ModelSession, take: Take[Input | Undecoded]
