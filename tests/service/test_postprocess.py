@@ -126,6 +126,7 @@ def test_a_row_that_is_not_finite_harms_no_other(task: str, classes: int, value:
     together, alone = top_k(np.stack([good, bad, good]), task, 1.0, 3), top_k(good[None], task, 1.0, 3)
     assert together.indices[0] == together.indices[2] == alone.indices[0]
     assert together.probabilities[0] == together.probabilities[2] == alone.probabilities[0]
+    assert len(together.indices[1]) == 3
     assert all(0 <= index < classes for index in together.indices[1])
 
 

@@ -18,20 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.arrivals import Arrivals
 from service.config import Config
 from service.decoding import DecodingStage
 from service.errors import DeadlineExpired, InferenceFailed, InvalidImage, InvalidRequest, Overloaded
 from service.group import Entry, Group
-from service.http2.limits import Limits
-from service.http2.server import Http2Server
-from service.interceptors import RequestInterceptor
 from service.manifest import read_manifest
 from service.metrics import Metrics
 from service.model import Model, Prediction
 from service.pipeline import InferenceRequest, Pipeline
 from service.session import ModelSession
 from tests.packages import write_colors
+from tests.service.one_method import METHOD, one_method
 from tests.service.test_requests import png_header
 
 SECONDS = 30.0
@@ -184,23 +181,10 @@ async def test_a_call_lets_go_of_its_message_however_it_ends(case: str) -> None:
             raise type(error)(*error.args, *([10.0] if case == "refused" else []))
         return b""
 
-    interceptor = RequestInterceptor(
-        Metrics(), lambda *_: None, Arrivals(1_000_000, 100_000, 10), default_timeout_s=SECONDS
-    )
-    server = Http2Server(Limits(message_bytes=100_000, concurrent_calls=10), interceptor.wrap)
-    handler = grpc.unary_unary_rpc_method_handler(
-        behave, request_deserializer=lambda _: Body(), response_serializer=lambda data: data
-    )
-    server.add_registered_method_handlers("fovea.v1.Test", {"Ask": handler})
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with one_method(behave, SECONDS, read=lambda _: Body()) as channel:
         for _ in range(5):
             try:
-                await channel.unary_unary("/fovea.v1.Test/Ask")(  # any bytes will do
-                    b"x",  # type: ignore[arg-type] # without a serializer the stub takes nothing
-                    timeout=SECONDS,
-                )
+                await channel.unary_unary(METHOD)(b"x", timeout=SECONDS)  # any bytes will do
                 ended = "fine"
             except grpc.aio.AioRpcError:
                 ended = "failed"
@@ -210,4 +194,3 @@ async def test_a_call_lets_go_of_its_message_however_it_ends(case: str) -> None:
                 break
             await asyncio.sleep(0.005)
         assert Body.alive == 0
-    await server.stop(None)
